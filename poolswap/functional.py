@@ -1,0 +1,121 @@
+"""SoftPool as functions, with the signatures of torch.nn.functional.max_pool1d, max_pool2d and max_pool3d.
+
+Stergiou, Poppe, Kalliatakis, "Refining activation downsampling with SoftPool", ICCV 2021, equation 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from poolswap.geometry import Geometry, Size
+from poolswap.ops import soft_pool
+
+__all__ = ["adaptive_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
+
+Beta = float | Tensor
+
+
+def soft_pool1d(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: Beta = 1.0,
+) -> Tensor:
+    """SoftPool of (N, C, L) or (C, L); see `soft_pool2d`."""
+    return soft_pool_windows(x, Geometry.make(1, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+def soft_pool2d(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: Beta = 1.0,
+) -> Tensor:
+    """Softmax-weighted sum of each window: y = sum_i softmax(beta x)_i x_i over the window's real elements.
+
+    x is (N, C, H, W) or (C, H, W), float16, bfloat16, float32 or float64; the output has the shape that
+    torch.nn.functional.max_pool2d gives with the same arguments, and x's dtype and memory format. Padding is excluded
+    from every window. `beta` is a number or a tensor of one element (which may require a gradient): 1 is the paper, 0 is
+    average pooling without padding, large is max pooling.
+
+    Raises ValueError for a geometry that torch refuses or an input of another rank, TypeError for an integer input.
+    """
+    return soft_pool_windows(x, Geometry.make(2, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+def soft_pool3d(
+    x: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    *,
+    beta: Beta = 1.0,
+) -> Tensor:
+    """SoftPool of (N, C, T, H, W) or (C, T, H, W); see `soft_pool2d`."""
+    return soft_pool_windows(x, Geometry.make(3, kernel_size, stride, padding, dilation, ceil_mode), beta)
+
+
+def soft_pool_windows(x: Tensor, geometry: Geometry, beta: Beta = 1.0) -> Tensor:
+    """SoftPool of x (N, C, *spatial) or (C, *spatial) over the windows of `geometry`."""
+    check_input(x, geometry.dims)
+    padding, output_size = geometry.place(x.shape[-geometry.dims :])
+    return soft_pool(
+        x,
+        _as_tensor(beta, x),
+        geometry.kernel_size,
+        geometry.stride,
+        padding,
+        geometry.dilation,
+        output_size,
+    )
+
+
+def adaptive_soft_pool(x: Tensor, output_size: Sequence[int | None], beta: Beta = 1.0) -> Tensor:
+    """SoftPool over the windows of torch.nn.AdaptiveAvgPoolNd: output i covers [floor(i n / o), ceil((i + 1) n / o)).
+
+    x is (N, C, *spatial) or (C, *spatial) with one spatial dimension per entry of `output_size`; None keeps a size.
+    """
+    dims = len(output_size)
+    check_input(x, dims)
+    beta = _as_tensor(beta, x)
+    sizes = [n if o is None else o for n, o in zip(x.shape[-dims:], output_size, strict=True)]
+    return _adaptive(x, sizes, beta, axis=x.dim() - dims)
+
+
+def check_input(x: Tensor, dims: int) -> None:
+    """Refuse what no pooling layer takes: another rank than dims + 1 or dims + 2, or integers."""
+    if x.dim() not in (dims + 1, dims + 2):
+        raise ValueError(f"{dims}d pooling takes {dims + 1} or {dims + 2} dimensions, not {tuple(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"SoftPool takes floating point, not {x.dtype}")
+
+
+def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:
+    """One operator call where every window is alike; otherwise split the first uneven dimension and recurse."""
+    spatial = x.shape[axis:]
+    for i, (n, o) in enumerate(zip(spatial, sizes, strict=True)):
+        if n % o:
+            starts = [(j * n // o, -(-(j + 1) * n // o)) for j in range(o)]
+            rest = [*sizes[:i], 1, *sizes[i + 1 :]]
+            parts = [_adaptive(x.narrow(axis + i, a, b - a), rest, beta, axis) for a, b in starts]
+            return torch.cat(parts, dim=axis + i)
+    kernel = [n // o for n, o in zip(spatial, sizes, strict=True)]
+    none = [0] * len(kernel)
+    return soft_pool(x, beta, kernel, kernel, none, [1] * len(kernel), sizes)
+
+
+def _as_tensor(beta: Beta, x: Tensor) -> Tensor:
+    return beta if isinstance(beta, Tensor) else torch.full((), beta, dtype=torch.float64, device=x.device)

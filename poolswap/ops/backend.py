@@ -1,0 +1,94 @@
+"""Which implementation of SoftPool runs: the one place that decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from torch import Tensor
+
+from poolswap.ops.reference import Sizes
+
+Forward = Callable[[Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
+Backward = Callable[[Tensor, Tensor, Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
+
+ENVIRONMENT_VARIABLE = "POOLSWAP_BACKEND"
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name cannot run."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation: a module with `forward`, `backward` and, unless it runs everywhere, `unavailable`.
+
+    `unavailable()` says in one line why the backend cannot run on this machine, or returns None.
+    """
+
+    name: str
+    module: str
+    device: str | None  # the device type it is for; None is any
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run on this machine, or None."""
+        probe: Callable[[], str | None] | None = getattr(import_module(self.module), "unavailable", None)
+        return probe() if probe else None
+
+    def implementation(self) -> tuple[Forward, Backward]:
+        """(forward, backward)."""
+        module = import_module(self.module)
+        return module.forward, module.backward
+
+
+BACKENDS = {backend.name: backend for backend in (Backend("reference", "poolswap.ops.reference", device=None),)}
+
+_requested = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of every later call: `auto`, or a name from BACKENDS. Raises BackendError if unknown."""
+    global _requested
+    if name != "auto" and name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
+    _requested = name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """`set_backend` for the length of a with block."""
+    before = _requested
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def implementation(device_type: str) -> tuple[Forward, Backward]:
+    """(forward, backward) for tensors of this device type, by what was requested."""
+    return select(device_type, _requested).implementation()
+
+
+@cache
+def select(device_type: str, requested: str = "auto") -> Backend:
+    """The backend that runs on this device type.
+
+    `auto` takes the device's own backend where it can run and the reference everywhere else. A name is an order:
+    where it cannot be met, BackendError says why.
+    """
+    if requested == "auto":
+        own = (b for b in BACKENDS.values() if b.device == device_type and b.unavailable() is None)
+        return next(own, BACKENDS["reference"])
+    if requested not in BACKENDS:
+        raise BackendError(f"unknown backend {requested!r}; there are auto, {', '.join(BACKENDS)}")
+    backend = BACKENDS[requested]
+    if backend.device not in (None, device_type):
+        raise BackendError(f"backend {requested!r} cannot run on a {device_type} tensor; use auto or reference")
+    if reason := backend.unavailable():
+        raise BackendError(f"backend {requested!r} cannot run here: {reason}; use auto or reference")
+    return backend

@@ -1,0 +1,158 @@
+"""SoftPool in plain torch operations, written for reading: what every kernel is tested against.
+
+Of the window's elements x_i, padding and -inf excluded:
+
+    y = sum_i w_i x_i        w = softmax(beta x)        dy/dx_i = w_i (1 + beta (x_i - y))
+
+Everything is written in h_i = (x_i - m) / 2 with m the window's own maximum (its minimum for beta < 0). Halving keeps
+x_i - m finite for every finite input, t_i = 2 beta h_i is never positive, and y = m + 2 sum w_i h_i cannot leave the
+window's range. A window with +inf gives +inf, one with nothing but -inf gives -inf (both with gradient 0), and NaN
+gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Sizes = Sequence[int]
+
+# exp() of this is 0 in every dtype. Clamping the exponent here keeps 0 * t at 0.
+LOWEST_EXPONENT = -1000.0
+
+
+def soft_pool_ref(
+    x: Tensor,
+    beta: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    output_size: Sizes,
+) -> Tensor:
+    """SoftPool of x (..., *spatial) -> (..., *output_size), in x's dtype; differentiable in x and beta.
+
+    Window o starts at element o * stride - padding and is clipped to the input. Half precision is computed in float32.
+    Memory is prod(kernel_size) times the output.
+    """
+    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
+    weights, _, half, centre, infinite = _weights(windows, beta)
+    y = centre + 2 * (weights * half).sum(-1)
+    return torch.where(infinite, windows.detach().amax(-1), y).to(x.dtype)
+
+
+forward = soft_pool_ref
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    output_size: Sizes,
+) -> Tensor:
+    """Gradient with respect to x: every window's g w_i (1 + t_i - sum_j w_j t_j), added up over the windows.
+
+    The same as g w_i (1 + beta (x_i - y)), without the cancellation of x_i - y. `y` is not needed here.
+    """
+    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
+    weights, exponent, _, _, infinite = _weights(windows, beta)
+    mean = (weights * exponent).sum(-1, keepdim=True)
+    share = _compute(grad).unsqueeze(-1) * weights * (1 + exponent - mean)
+    share = torch.where(infinite.unsqueeze(-1), 0.0, share)
+    spatial = x.shape[-len(kernel_size) :]
+    return _fold(share, spatial, kernel_size, stride, padding, dilation, output_size).to(x.dtype)
+
+
+def backward_beta(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    beta: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    output_size: Sizes,
+) -> Tensor:
+    """Gradient with respect to beta, a scalar: sum over the outputs of g times the window's weighted variance."""
+    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
+    weights, _, half, _, infinite = _weights(windows, beta)
+    mean = (weights * half).sum(-1, keepdim=True)
+    variance = 4 * (weights * (half - mean).square()).sum(-1)
+    return (_compute(grad) * torch.where(infinite, 0.0, variance)).sum().to(beta.dtype)
+
+
+def _compute(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _reach(
+    spatial: Sizes, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, output_size: Sizes
+) -> list[int]:
+    """Padding needed behind each dimension for the last window to fit."""
+    return [
+        max((o - 1) * s + (k - 1) * d + 1 - p - n, 0)
+        for n, k, s, p, d, o in zip(spatial, kernel_size, stride, padding, dilation, output_size, strict=True)
+    ]
+
+
+def _windows(
+    x: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, output_size: Sizes
+) -> Tensor:
+    """(..., *spatial) -> (..., *output_size, prod(kernel_size)), -inf where the window has no element."""
+    dims = len(kernel_size)
+    after = _reach(x.shape[-dims:], kernel_size, stride, padding, dilation, output_size)
+    both = [side for pair in zip(reversed(padding), reversed(after), strict=True) for side in pair]
+    x = F.pad(x, both, value=float("-inf"))
+    first = x.dim() - dims
+    for axis, (k, s, d, o) in enumerate(zip(kernel_size, stride, dilation, output_size, strict=True), start=first):
+        x = x.unfold(axis, (k - 1) * d + 1, s)[..., ::d].narrow(axis, 0, o)
+    return x.flatten(-dims)
+
+
+def _weights(windows: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(w, t, h, m, infinite): per element the weight, exponent and half distance; per window centre and +-inf flag."""
+    beta = beta.to(device=windows.device, dtype=windows.dtype)
+    infinite = windows.detach().amax(-1).isinf()
+    real = (windows != float("-inf")) & ~infinite.unsqueeze(-1)
+    sign = torch.where(beta < 0, -1.0, 1.0).to(windows.dtype)
+    centre = sign * (sign * windows.detach()).masked_fill(~real, float("-inf")).amax(-1)
+    centre = torch.where(infinite, 0.0, centre)
+    half = torch.where(real, windows, centre.unsqueeze(-1)) / 2 - centre.unsqueeze(-1) / 2
+    exponent = (half * beta * 2).clamp(min=LOWEST_EXPONENT)
+    e = torch.where(real, exponent.exp(), 0.0)
+    total = e.sum(-1, keepdim=True)
+    return e / torch.where(infinite.unsqueeze(-1), 1.0, total), exponent, half, centre, infinite
+
+
+def _fold(
+    share: Tensor,
+    spatial: Sizes,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    output_size: Sizes,
+) -> Tensor:
+    """The adjoint of `_windows`: adds every window's share back to its elements."""
+    after = _reach(spatial, kernel_size, stride, padding, dilation, output_size)
+    padded = [n + p + a for n, p, a in zip(spatial, padding, after, strict=True)]
+    batch = share.shape[: -len(kernel_size) - 1]
+    total = share.new_zeros((*batch, *padded))
+    for element, offsets in enumerate(product(*map(range, kernel_size))):
+        region = total
+        for axis, (i, s, d, o) in enumerate(zip(offsets, stride, dilation, output_size, strict=True), start=len(batch)):
+            region = region.narrow(axis, i * d, (o - 1) * s + 1)[(slice(None),) * axis + (slice(None, None, s),)]
+        region += share[..., element]
+    for axis, (p, n) in enumerate(zip(padding, spatial, strict=True), start=len(batch)):
+        total = total.narrow(axis, p, n)
+    return total

@@ -1,0 +1,148 @@
+"""`poolswap::soft_pool` and its backward as torch.library operators: schema, fake, autograd, vmap.
+
+The operators see windows only as (kernel_size, stride, leading padding, dilation, output size), so ceil_mode, SAME
+padding and global pooling are all the same to them; `poolswap.geometry` does that arithmetic once. Which code runs is
+decided in `poolswap.ops.backend`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from poolswap.ops import reference
+from poolswap.ops.backend import implementation
+from poolswap.ops.reference import Sizes
+
+_WINDOWS = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
+
+_library = torch.library.Library("poolswap", "DEF")
+_library.define(f"soft_pool(Tensor x, Tensor beta, {_WINDOWS}) -> Tensor")
+_library.define(f"soft_pool_backward(Tensor grad, Tensor x, Tensor y, Tensor beta, {_WINDOWS}) -> Tensor")
+_library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor y, Tensor beta, {_WINDOWS}) -> Tensor")
+
+
+def soft_pool(
+    x: Tensor,
+    beta: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    output_size: Sizes,
+) -> Tensor:
+    """SoftPool of x (..., *spatial), at least one leading dimension -> (..., *output_size), in x's dtype and layout.
+
+    `beta` is a tensor of one element; `padding` is the leading padding of each dimension.
+    """
+    return torch.ops.poolswap.soft_pool(x, beta, kernel_size, stride, padding, dilation, output_size)  # type: ignore[no-any-return]
+
+
+def empty_output(x: Tensor, output_size: Sizes) -> Tensor:
+    """Uninitialised output in x's layout: channels_last in, channels_last out; contiguous otherwise."""
+    shape = (*x.shape[: x.dim() - len(output_size)], *output_size)
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    layout = layouts.get(x.dim(), torch.contiguous_format)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+        layout = torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+@torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
+def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    forward, _ = implementation(x.device.type)
+    return forward(x, beta, *windows)
+
+
+@torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
+def _backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    _, backward = implementation(x.device.type)
+    return backward(grad, x, y, beta, *windows)
+
+
+@torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")
+def _backward_beta(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return reference.backward_beta(grad, x, y, beta, *windows)
+
+
+@torch.library.register_fake("poolswap::soft_pool", lib=_library)
+def _fake_forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return empty_output(x, windows[-1])
+
+
+@torch.library.register_fake("poolswap::soft_pool_backward", lib=_library)
+def _fake_backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return empty_output(x, x.shape[x.dim() - len(windows[-1]) :])
+
+
+@torch.library.register_fake("poolswap::soft_pool_backward_beta", lib=_library)
+def _fake_backward_beta(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return torch.empty_like(beta)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, beta, *ctx.windows = inputs
+    ctx.save_for_backward(x, output, beta)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, y, beta = ctx.saved_tensors
+    ops = torch.ops.poolswap
+    grad_x = ops.soft_pool_backward(grad, x, y, beta, *ctx.windows) if ctx.needs_input_grad[0] else None
+    grad_beta = ops.soft_pool_backward_beta(grad, x, y, beta, *ctx.windows) if ctx.needs_input_grad[1] else None
+    return grad_x, grad_beta, *(None for _ in ctx.windows)
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, x, y, beta, *ctx.windows = inputs
+    ctx.save_for_backward(grad, x, y, beta)
+
+
+def _second_order(formula: Any) -> Any:
+    """Gradient of a backward operator: its reference formula, differentiated by autograd."""
+
+    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        first, x, y, beta = ctx.saved_tensors
+        with torch.enable_grad():
+            inputs = [t.detach().requires_grad_() for t in (first, x, beta)]
+            value = formula(inputs[0], inputs[1], y, inputs[2], *ctx.windows)
+            by_first, by_x, by_beta = torch.autograd.grad(value, inputs, grad, materialize_grads=True)
+        return by_first, by_x, None, by_beta, *(None for _ in ctx.windows)
+
+    return gradient
+
+
+def _batch(operator: Any, tensors: int) -> Any:
+    """vmap over an operator whose first `tensors` arguments (beta last) may be batched: one more leading dimension."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        if in_dims[tensors - 1] is not None:
+            raise NotImplementedError("soft_pool under vmap takes one beta for the whole batch")
+        lead = [
+            value.unsqueeze(0).expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+            for value, dim in zip(args[: tensors - 1], in_dims, strict=False)
+        ]
+        return operator(*lead, *args[tensors - 1 :]), 0
+
+    return rule
+
+
+torch.library.register_autograd("poolswap::soft_pool", _gradient, setup_context=_save, lib=_library)
+torch.library.register_autograd(
+    "poolswap::soft_pool_backward",
+    _second_order(reference.backward),
+    setup_context=_save_backward,
+    lib=_library,
+)
+torch.library.register_autograd(
+    "poolswap::soft_pool_backward_beta",
+    _second_order(reference.backward_beta),
+    setup_context=_save_backward,
+    lib=_library,
+)
+torch.library.register_vmap("poolswap::soft_pool", _batch(torch.ops.poolswap.soft_pool, 2), lib=_library)
+torch.library.register_vmap(
+    "poolswap::soft_pool_backward", _batch(torch.ops.poolswap.soft_pool_backward, 4), lib=_library
+)
