@@ -13,7 +13,7 @@ from torch import Tensor
 from poolswap.geometry import Geometry, Size
 from poolswap.ops import soft_pool
 
-__all__ = ["adaptive_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
+__all__ = ["adaptive_soft_pool", "global_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
 
 Beta = float | Tensor
 
@@ -46,8 +46,8 @@ def soft_pool2d(
 
     x is (N, C, H, W) or (C, H, W), float16, bfloat16, float32 or float64; the output has the shape that
     torch.nn.functional.max_pool2d gives with the same arguments, and x's dtype and memory format. Padding is excluded
-    from every window. `beta` is a number or a tensor of one element (which may require a gradient): 1 is the paper, 0 is
-    average pooling without padding, large is max pooling.
+    from every window. `beta` is a number or a tensor of one element (which may require a gradient): 1 is the paper, 0
+    is average pooling without padding, large is max pooling.
 
     Raises ValueError for a geometry that torch refuses or an input of another rank, TypeError for an integer input.
     """
@@ -93,6 +93,18 @@ def adaptive_soft_pool(x: Tensor, output_size: Sequence[int | None], beta: Beta 
     beta = _as_tensor(beta, x)
     sizes = [n if o is None else o for n, o in zip(x.shape[-dims:], output_size, strict=True)]
     return _adaptive(x, sizes, beta, axis=x.dim() - dims)
+
+
+def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta: Beta = 1.0) -> Tensor:
+    """SoftPool over whole axes of x, one to three of them, as x.mean(axes, keepdim) averages them."""
+    dims = len(axes)
+    last = list(range(-dims, 0))
+    maps = x.movedim(list(axes), last)
+    leading = maps.unsqueeze(0) if maps.dim() == dims else maps
+    ones, sizes = [1] * dims, list(maps.shape[-dims:])
+    y = soft_pool(leading, _as_tensor(beta, x), sizes, sizes, [0] * dims, ones, ones)
+    y = y.reshape((*maps.shape[:-dims], *ones))
+    return y.movedim(last, list(axes)) if keepdim else y.flatten(-dims - 1) if y.dim() > dims else y.reshape(())
 
 
 def check_input(x: Tensor, dims: int) -> None:

@@ -1,0 +1,132 @@
+"""SoftPool modules: over windows, over an adaptive grid, over the whole map.
+
+Stergiou, Poppe, Kalliatakis, "Refining activation downsampling with SoftPool", ICCV 2021. `beta`, the inverse
+temperature of the softmax, is a persistent buffer: it puts the module's name into the state_dict, so a converted
+checkpoint cannot load silently into the stock architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from poolswap.functional import adaptive_soft_pool, global_soft_pool, soft_pool_windows
+from poolswap.geometry import Geometry, Size
+from poolswap.nn.base import WindowPool
+
+
+class SoftPool(WindowPool):
+    """y = sum_i softmax(beta x)_i x_i over each window's real elements; see `poolswap.functional.soft_pool2d`.
+
+    `beta` is a scalar: a buffer, or with `learn_beta` a parameter. 1 is the paper.
+    """
+
+    beta: Tensor
+
+    def __init__(self, geometry: Geometry, *, beta: float = 1.0, learn_beta: bool = False) -> None:
+        super().__init__(geometry)
+        _hold_beta(self, beta, learn_beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, *spatial) or (C, *spatial), floating point -> pooled, in x's dtype and memory format."""
+        return soft_pool_windows(x, self.geometry, self.beta)
+
+    def extra_repr(self) -> str:
+        """Geometry and beta."""
+        return f"{super().extra_repr()}, {_beta_repr(self)}"
+
+
+class _SoftPoolNd(SoftPool):
+    """SoftPool with the arguments of torch.nn.MaxPoolNd; `same` is TensorFlow's padding."""
+
+    dims: ClassVar[int]
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        ceil_mode: bool = False,
+        *,
+        same: bool = False,
+        beta: float = 1.0,
+        learn_beta: bool = False,
+    ) -> None:
+        geometry = Geometry.make(self.dims, kernel_size, stride, padding, dilation, ceil_mode, same)
+        super().__init__(geometry, beta=beta, learn_beta=learn_beta)
+
+
+class SoftPool1d(_SoftPoolNd):
+    """SoftPool of (N, C, L) or (C, L) with the arguments of torch.nn.MaxPool1d."""
+
+    dims = 1
+
+
+class SoftPool2d(_SoftPoolNd):
+    """SoftPool of (N, C, H, W) or (C, H, W) with the arguments of torch.nn.MaxPool2d."""
+
+    dims = 2
+
+
+class SoftPool3d(_SoftPoolNd):
+    """SoftPool of (N, C, T, H, W) or (C, T, H, W) with the arguments of torch.nn.MaxPool3d."""
+
+    dims = 3
+
+
+class AdaptiveSoftPool(nn.Module):
+    """SoftPool over the windows of torch.nn.AdaptiveAvgPoolNd(output_size)."""
+
+    beta: Tensor
+
+    def __init__(self, output_size: Sequence[int | None], *, beta: float = 1.0, learn_beta: bool = False) -> None:
+        super().__init__()
+        self.output_size = tuple(output_size)
+        _hold_beta(self, beta, learn_beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, *spatial) or (C, *spatial) -> (..., *output_size)."""
+        return adaptive_soft_pool(x, self.output_size, self.beta)
+
+    def extra_repr(self) -> str:
+        """Output size and beta."""
+        return f"{self.output_size}, {_beta_repr(self)}"
+
+
+class GlobalSoftPool(nn.Module):
+    """SoftPool over whole axes, as x.mean(axes, keepdim) averages them."""
+
+    beta: Tensor
+
+    def __init__(
+        self, axes: Sequence[int], keepdim: bool = False, *, beta: float = 1.0, learn_beta: bool = False
+    ) -> None:
+        super().__init__()
+        self.axes = tuple(axes)
+        self.keepdim = keepdim
+        _hold_beta(self, beta, learn_beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> x without `axes`, or with size 1 there if `keepdim`."""
+        return global_soft_pool(x, self.axes, self.keepdim, self.beta)
+
+    def extra_repr(self) -> str:
+        """Axes and beta."""
+        return f"axes={self.axes}, {_beta_repr(self)}"
+
+
+def _hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
+    value = torch.tensor(float(beta))
+    if learn:
+        module.beta = nn.Parameter(value)
+    else:
+        module.register_buffer("beta", value)
+
+
+def _beta_repr(module: SoftPool | AdaptiveSoftPool | GlobalSoftPool) -> str:
+    beta = module.beta
+    return "beta" if beta.is_meta else f"beta={float(beta):g}"
