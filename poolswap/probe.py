@@ -1,8 +1,7 @@
 """One recorded forward of a model: every pooling call that it makes, and the module that makes it.
 
 The forward runs on a copy on the meta device, so it needs no weights and takes no time; a model that cannot run there
-runs on the CPU. A TorchFunctionMode sees the calls, hooks tell whose forward is running, and a TorchDispatchMode notices
-the pooling kernels that ran without a call being seen: those inside TorchScript.
+runs on the CPU. A TorchFunctionMode sees the calls, hooks tell whose forward is running, a TorchDispatchMode notices the pooling kernels that ran without a call being seen: those inside TorchScript.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -75,11 +75,30 @@ class _Recording:
 
     stack: list[_Frame] = field(default_factory=list)
     invocations: dict[str, int] = field(default_factory=dict)
-    calls: list[tuple[_Frame, int, str, PoolingCall | None, tuple[int, ...], tuple[int, ...], int]] = field(
-        default_factory=list
-    )
+    events: list[Event] = field(default_factory=list)
+    moments: list[int] = field(default_factory=list)  # per event, how many torch calls had run by its end
     largest: list[int] = field(default_factory=list)  # per torch call, elements of the largest map among its arguments
     inside: bool = False
+
+    def add(self, index: int, function: str, call: PoolingCall | None, x: Tensor, output: Any) -> None:
+        """Write down a pooling call of the module whose forward is running."""
+        frame = self.stack[-1]
+        pooled = output[0] if isinstance(output, tuple) else output
+        self.events.append(
+            Event(
+                position=len(self.events),
+                owner=frame.path,
+                invocation=frame.invocation,
+                index=index,
+                function=function,
+                call=call,
+                module_input_shape=frame.input_shape,
+                input_shape=tuple(x.shape),
+                output_shape=tuple(pooled.shape),
+                head=True,
+            )
+        )
+        self.moments.append(len(self.largest))
 
     def trace(self) -> Trace:
         """The finished trace, with `head` decided by what came after each call."""
@@ -87,13 +106,9 @@ class _Recording:
         for moment in range(len(self.largest) - 1, -1, -1):
             later[moment] = max(later[moment + 1], self.largest[moment])
         events = []
-        for position, recorded in enumerate(self.calls):
-            frame, index, function, call, shape, output_shape, moment = recorded
-            after, before, pooled = later[moment], _numel(shape), _numel(output_shape)
-            head = not (after >= before and after > pooled)
-            events.append(
-                Event(position, frame.path, frame.invocation, index, function, call, shape, output_shape, head=head)
-            )
+        for event, moment in zip(self.events, self.moments, strict=True):
+            goes_on = later[moment] >= prod(event.input_shape) and later[moment] > prod(event.output_shape)
+            events.append(replace(event, head=not goes_on))
         return Trace(tuple(events), self.invocations)
 
 
@@ -121,9 +136,7 @@ class _Calls(TorchFunctionMode):
             output = func(*args, **kwargs)
         finally:
             recording.inside = False
-        pooled = output[0] if isinstance(output, tuple) else output
-        shapes = tuple(call_input(args, kwargs).shape), tuple(pooled.shape)
-        recording.calls.append((frame, index, entry.name, call, *shapes, len(recording.largest)))
+        recording.add(index, entry.name, call, call_input(args, kwargs), output)
         return output
 
 
@@ -137,12 +150,7 @@ class _Kernels(TorchDispatchMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         if func.overloadpacket in WINDOW_KERNELS and not self.recording.inside:
-            pooled = output[0] if isinstance(output, tuple) else output
-            name = func.overloadpacket.__name__
-            shapes = tuple(args[0].shape), tuple(pooled.shape)
-            self.recording.calls.append(
-                (self.recording.stack[-1], -1, f"aten.{name}", None, *shapes, len(self.recording.largest))
-            )
+            self.recording.add(-1, f"aten.{func.overloadpacket.__name__}", None, args[0], output)
         return output
 
 
@@ -263,13 +271,6 @@ def _map_size(value: Any) -> int:
     if isinstance(value, Tensor) and value.dim() >= 4 and not isinstance(value, nn.Parameter):
         return value.numel()
     return 0
-
-
-def _numel(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _first_line(error: Exception) -> str:
