@@ -1,7 +1,7 @@
 """What a call of one of torch's pooling functions says: operation, windows, output.
 
 The catalogue below is every function of torch that can pool a feature map. `read_call` turns one call of it into a
-`PoolingCall`; `stock_module` and `is_pool_module` know the modules that are nothing but one such call.
+`PoolingCall`; `is_pool_module` knows the modules that are nothing but one such call.
 """
 
 from __future__ import annotations
@@ -87,6 +87,10 @@ class PoolingCall:
     returns_indices: bool = False
     divisor_override: int | None = None
 
+    def covers(self, x: Tensor) -> bool:
+        """Whether the window is x's whole map."""
+        return self.geometry is not None and tuple(x.shape[-self.dims :]) == self.geometry.kernel_size
+
     def __str__(self) -> str:
         """Geometry, grid or axes in short form."""
         if self.geometry is not None:
@@ -147,11 +151,29 @@ def _read_reduction(op: Op, x: Tensor, given: Mapping[str, Any]) -> PoolingCall 
     return PoolingCall(op, spatial, axes=axes, keepdim=bool(given.get("keepdim", given.get("keepdims", False))))
 
 
+class StockPool(nn.Module):
+    """A functional pooling call as a module: runs the function that the owner called, with the owner's arguments."""
+
+    def __init__(self, function: str, call: PoolingCall) -> None:
+        super().__init__()
+        self.function = function
+        self.call = call
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """function(*args, **kwargs)."""
+        return FUNCTIONS[self.function].function(*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """The function and what its arguments said when it was found."""
+        return f"{self.function}, {self.call}"
+
+
 _TORCH_POOLS = tuple(
     getattr(nn, f"{kind}Pool{d}d") for kind in ("Max", "Avg", "AdaptiveMax", "AdaptiveAvg") for d in (1, 2, 3)
 )
 _SAME_POOLS = (MaxPool2dSame, AvgPool2dSame)
-_FORWARDS = frozenset(cls.forward for cls in (*_TORCH_POOLS, *_SAME_POOLS, FastAdaptiveAvgPool, FastAdaptiveMaxPool))
+_POOLS = (*_TORCH_POOLS, *_SAME_POOLS, FastAdaptiveAvgPool, FastAdaptiveMaxPool, StockPool)
+_FORWARDS = frozenset(cls.forward for cls in _POOLS)
 _SAME_FORWARDS = frozenset(cls.forward for cls in _SAME_POOLS)
 
 

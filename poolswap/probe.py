@@ -1,7 +1,8 @@
 """One recorded forward of a model: every pooling call that it makes, and the module that makes it.
 
 The forward runs on a copy on the meta device, so it needs no weights and takes no time; a model that cannot run there
-runs on the CPU. A TorchFunctionMode sees the calls, hooks tell whose forward is running, a TorchDispatchMode notices the pooling kernels that ran without a call being seen: those inside TorchScript.
+runs on the CPU. A TorchFunctionMode sees the calls, hooks tell whose forward is running, and a TorchDispatchMode
+notices the pooling kernels that ran without a call being seen: those inside TorchScript.
 """
 
 from __future__ import annotations
