@@ -182,6 +182,24 @@ def is_pool_module(module: nn.Module) -> bool:
     return type(module).forward in _FORWARDS and "forward" not in vars(module)
 
 
+def windows_of(module: nn.Module) -> Geometry | None:
+    """The windows of a stock window pool, read off its attributes; None for any other module."""
+    if isinstance(module, StockPool):
+        return module.call.geometry
+    if not isinstance(module, _TORCH_POOLS[:6]) or not is_pool_module(module):
+        return None
+    dims = 1 + _TORCH_POOLS.index(next(cls for cls in _TORCH_POOLS if isinstance(module, cls))) % 3
+    return Geometry.make(
+        dims,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        getattr(module, "dilation", 1),
+        module.ceil_mode,
+        same=type(module).forward in _SAME_FORWARDS,
+    )
+
+
 def module_call(module: nn.Module, call: PoolingCall) -> PoolingCall:
     """The call that a pool module stands for, given the torch call it made: timm's SAME pools pad before they pool."""
     if type(module).forward in _SAME_FORWARDS and call.geometry is not None:

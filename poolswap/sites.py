@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from poolswap.calls import Op, PoolingCall, is_pool_module, module_call
@@ -20,6 +20,12 @@ Scope = Literal["window", "global"]
 
 # A whole-map average with fewer elements than this is a small window that happens to cover a small map.
 _SMALLEST_MAP = 9
+
+
+_COLUMNS = (
+    *("number", "path", "owner", "kind", "op", "scope", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    *("input_shape", "output_shape", "replaceable", "reason", "aliases", "only", "function"),
+)
 
 
 class PoolSite(BaseModel):
@@ -55,19 +61,16 @@ class PoolSite(BaseModel):
         """The windows; None for a global site."""
         return self.call.geometry if self.call else None
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def kernel_size(self) -> tuple[int, ...] | None:
         """Window size; None for a global site."""
         return self.geometry.kernel_size if self.geometry else None
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def stride(self) -> tuple[int, ...] | None:
         """Step between windows; None for a global site."""
         return self.geometry.stride if self.geometry else None
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def padding(self) -> tuple[int, ...] | Literal["same"] | None:
         """Padding on both sides, "same" where the input size decides it; None for a global site."""
@@ -75,17 +78,19 @@ class PoolSite(BaseModel):
             return None
         return "same" if self.geometry.same else self.geometry.padding
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def dilation(self) -> tuple[int, ...] | None:
         """Step between the elements of a window; None for a global site."""
         return self.geometry.dilation if self.geometry else None
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def ceil_mode(self) -> bool | None:
         """Whether a last, partial window counts; None for a global site."""
         return self.geometry.ceil_mode if self.geometry else None
+
+    def describe(self) -> dict[str, Any]:
+        """The site as one flat row, for tables and JSON."""
+        return {name: getattr(self, name) for name in _COLUMNS}
 
     @property
     def channels(self) -> int:
