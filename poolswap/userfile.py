@@ -70,9 +70,8 @@ def make_from_file(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
         unknown = [key for key in arguments if key not in accepted]
         if unknown:
-            raise InputError(
-                f"{reference} takes no argument {unknown[0]!r}", f"it takes {', '.join(accepted) or 'none'}"
-            )
+            takes = ", ".join(accepted) or "none"
+            raise InputError(f"{reference} takes no argument {unknown[0]!r}", f"it takes {takes}")
     try:
         model = factory(**arguments)
     except Exception as error:

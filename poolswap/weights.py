@@ -73,7 +73,8 @@ def sha256_of(path: Path | str) -> str:
 def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
         document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
