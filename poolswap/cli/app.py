@@ -58,7 +58,9 @@ def _options(
     pass
 
 
-def _register(name: str, command: Callable[..., None]) -> None:
+def register(name: str, command: Callable[..., None]) -> None:
+    """Add a command: its prints go to stderr, its exceptions become a line, a hint and an exit code."""
+
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
@@ -73,4 +75,4 @@ def _register(name: str, command: Callable[..., None]) -> None:
 
 
 for _name, _command in COMMANDS.items():
-    _register(_name, _command)
+    register(_name, _command)

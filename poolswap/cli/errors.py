@@ -59,7 +59,7 @@ def debugging() -> bool:
 
 
 def _usage_message(error: Exception) -> str:
-    message = str(error.format_message())  # type: ignore[attr-defined]
+    message = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
     return message[:1].lower() + message[1:]
 
 
