@@ -26,6 +26,7 @@ app = typer.Typer(
     "3 internal error, 5 nothing to replace, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help takes half the time, and prints 'poolswap[onnx]' as it stands
 )
 
 

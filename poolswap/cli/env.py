@@ -7,7 +7,6 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any
 
 from poolswap.cli.output import JsonOption, Output, QuietOption
@@ -140,6 +139,8 @@ def backends() -> list[BackendState]:
 
 def extras() -> list[ExtraState]:
     """The optional extras that the installed poolswap declares."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         metadata = distribution("poolswap").metadata
     except PackageNotFoundError:
@@ -153,6 +154,8 @@ def extras() -> list[ExtraState]:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

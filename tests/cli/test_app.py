@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +19,7 @@ from poolswap.cli.output import JsonOption, Output
 from poolswap.errors import CheckError, InputError, MissingExtraError, NothingToReplaceError
 from poolswap.ops import BackendError
 
-HEAVY = ("torch", "torchvision", "timm", "numpy", "pydantic", "safetensors", "yaml")
+HEAVY = ("torch", "torchvision", "timm", "numpy", "rich", "safetensors", "yaml")  # pydantic is Typer's own to import
 INSTANT = 0.4  # seconds
 
 Run = Callable[[BaseException], int]
@@ -101,14 +100,13 @@ def test_importing_the_program_imports_neither_rich_nor_click():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_no_help_text_is_swallowed_as_markup():
-    """Help is rendered by rich, where an unescaped 'poolswap[onnx]' would lose its brackets."""
-    from rich.text import Text
+def test_help_prints_brackets_as_they_are(register, capsys):
+    def export() -> None:
+        """Needs pip install 'poolswap[onnx]'."""
 
-    group = typer.main.get_command(program.app)
-    for name, command in {"poolswap": group, **group.commands}.items():
-        for text in filter(None, [command.help, command.epilog, *(getattr(p, "help", None) for p in command.params)]):
-            assert Text.from_markup(text).plain == text.replace("\\[", "["), name
+    register("export", export)
+    assert main(["export", "--help"]) == 0
+    assert "poolswap[onnx]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -189,8 +187,8 @@ def test_a_traceback_only_on_demand(fail_with, capsys, monkeypatch):
         (["env", "--jsn"], "no such option: --jsn", "poolswap env --help"),
         (["env", "x"], "unexpected extra argument", "poolswap env --help"),
         (["evn"], "'env'", "poolswap --help"),
-        (["sum"], "missing argument 'N'", "poolswap sum --help"),
-        (["sum", "x"], "'x' is not a valid int", "poolswap sum --help"),
+        (["sum"], "missing argument 'n'", "poolswap sum --help"),
+        (["sum", "x"], "invalid value for 'n'", "poolswap sum --help"),
     ],
     ids=" ".join,
 )
@@ -203,7 +201,7 @@ def test_usage_errors_are_one_line_and_a_hint(register, capsys, arguments, messa
     error_line, hint_line = captured.err.splitlines()
     assert captured.out == ""
     assert error_line.startswith("error: ")
-    assert message in error_line
+    assert message in error_line.lower()
     assert hint_line == f"hint: {hint}"
 
 
@@ -247,8 +245,7 @@ def test_a_command_may_choose_its_exit_code(register):
 
 def test_stdout_is_itself_again_after_a_command(fail_with, capsys):
     before = sys.stdout
-    with warnings.catch_warnings():
-        fail_with(InputError("x"))
+    fail_with(InputError("x"))
     assert sys.stdout is before
 
 

@@ -23,9 +23,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """stdout and stderr as one colour terminal of 40 columns."""
+def terminal(monkeypatch) -> Terminal:
+    """stdout and stderr as one colour terminal of 40 columns. No fixture: pytest resets both before the test's body."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", stream)
@@ -70,21 +69,24 @@ def test_line_breaks_and_empty_cells_keep_a_row_on_its_line(capsys):
     assert capsys.readouterr().out == "a    b  c\nx y  -  -\n"
 
 
-def test_colour_on_a_terminal_only(terminal, capsys):
+def test_colour_on_a_terminal(monkeypatch):
+    screen = terminal(monkeypatch)
     error("bad", "do this")
-    assert terminal.getvalue() == "\033[1;31merror:\033[0m bad\n\033[1;36mhint:\033[0m do this\n"
+    assert screen.getvalue() == "\033[1;31merror:\033[0m bad\n\033[1;36mhint:\033[0m do this\n"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_no_colour_when_asked(terminal, monkeypatch, variable, value):
+def test_no_colour_when_asked(monkeypatch, variable, value):
+    screen = terminal(monkeypatch)
     monkeypatch.setenv(variable, value)
     error("bad", "do this")
-    assert terminal.getvalue() == "error: bad\nhint: do this\n"
+    assert screen.getvalue() == "error: bad\nhint: do this\n"
 
 
-def test_a_terminal_shows_brackets_as_they_are(terminal):
+def test_a_terminal_shows_brackets_as_they_are_and_every_character(monkeypatch):
+    screen = terminal(monkeypatch)
     Output().table(None, ["shape [NCHW]"], [("[1, 64]",), ("x" * 60,)])
-    text = terminal.getvalue()
+    text = screen.getvalue()
     assert "shape [NCHW]" in text
     assert "[1, 64]" in text
     assert text.count("x") == 60
@@ -113,10 +115,11 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_then(capsys, monkeypatc
     assert capsys.readouterr().err == "images ...\nimages: 20/100\n"
 
 
-def test_progress_on_a_terminal(terminal):
+def test_progress_on_a_terminal(monkeypatch):
+    screen = terminal(monkeypatch)
     with Output().progress("images", 2) as advance:
         advance(2)
-    assert "images" in terminal.getvalue()
+    assert "images" in screen.getvalue()
 
 
 def test_json_prints_only_with_json_and_only_once(capsys):
