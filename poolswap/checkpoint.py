@@ -37,7 +37,10 @@ TOLERANCE = 1e-3
 
 
 class Manifest(BaseModel):
-    """What a checkpoint's metadata says. `sha256` is over the tensors, in the order of their names; `recipe` is whatever training did to the weights after the swap."""
+    """What a checkpoint's metadata says.
+
+    `sha256` is over the tensors, in the order of their names; `recipe` is what training did to the weights afterwards.
+    """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -315,7 +318,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode())
-        total.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy())
+        total.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

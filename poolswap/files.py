@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from poolswap.errors import InputError
 
 
@@ -52,3 +55,9 @@ def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
     """Write a text file at once or not at all."""
     with atomic_path(path, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
+    """Write model.state_dict() for torch.load(weights_only=True)."""
+    with atomic_path(path, force=force) as temporary:
+        torch.save(model.state_dict(), temporary)
