@@ -55,6 +55,14 @@ def seeded_inputs(
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Every floating point output of one forward, the inputs moved to the model's device and dtype."""
+    args, kwargs = fitted(model, inputs)
+    with torch.no_grad():
+        output = model(*args, **kwargs)
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def fitted(model: nn.Module, inputs: Inputs) -> Inputs:
+    """The inputs on the model's device, floating point ones in its dtype."""
     like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
 
     def send(value: Any) -> Any:
@@ -62,10 +70,8 @@ def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
             return value
         return value.to(like.device, like.dtype if value.is_floating_point() else None)
 
-    args, kwargs = tree_map(send, inputs)
-    with torch.no_grad():
-        output = model(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    moved: Inputs = tree_map(send, inputs)
+    return moved
 
 
 @contextmanager

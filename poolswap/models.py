@@ -148,6 +148,7 @@ def build(spec: ModelSpec, device: torch.device | str | None = None, *, initiali
     """
     given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
     arguments = {key: value for key, value in given.items() if value is not None} | spec.model_args
+    resolve(spec.reference)  # a spec may come from a file: only names that the libraries list, never a download
     with torch.device(device or "cpu"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if spec.source == "file":

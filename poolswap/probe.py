@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 from poolswap.errors import InputError
-from poolswap.inputs import Args, Example, make_inputs
+from poolswap.inputs import Args, Example, fitted, make_inputs
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),
@@ -182,7 +182,7 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
 
 def _run(model: nn.Module, device: str, train: bool, input_size: Sequence[int], example: Example | None) -> Trace:
     subject = _copy_to(model, device).train(train)
-    args, kwargs = make_inputs(subject, input_size, 2 if train else 1, device=device, example=example)
+    args, kwargs = fitted(subject, make_inputs(subject, input_size, 2 if train else 1, device=device, example=example))
     recording = _Recording()
     with torch.no_grad(), _watch(subject, recording), _Kernels(recording), _Calls(recording):
         subject(*args, **kwargs)
