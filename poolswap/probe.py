@@ -19,13 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 from poolswap.errors import InputError
-
-Args = tuple[Any, ...]
-Example = Tensor | Sequence[Any] | Mapping[str, Any]
+from poolswap.inputs import Args, Example, make_inputs
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),
@@ -183,27 +180,9 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
     return evaluated, trained
 
 
-def example_inputs(
-    model: nn.Module, input_size: Sequence[int], batch: int, device: str, example: Example | None = None
-) -> tuple[Args, dict[str, Any]]:
-    """(args, kwargs) for model(*args, **kwargs): `example` moved to the device, or noise of the input size.
-
-    torchvision's detection models take a list of images instead of a batch.
-    """
-    if isinstance(example, Mapping):
-        return (), {name: _to(value, device) for name, value in example.items()}
-    if isinstance(example, Tensor):
-        return (_to(example, device),), {}
-    if example is not None:
-        return tuple(_to(value, device) for value in example), {}
-    if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform):
-        return ([torch.rand(*input_size, device=device) for _ in range(batch)],), {}
-    return (torch.rand(batch, *input_size, device=device),), {}
-
-
 def _run(model: nn.Module, device: str, train: bool, input_size: Sequence[int], example: Example | None) -> Trace:
     subject = _copy_to(model, device).train(train)
-    args, kwargs = example_inputs(subject, input_size, batch=2 if train else 1, device=device, example=example)
+    args, kwargs = make_inputs(subject, input_size, 2 if train else 1, device=device, example=example)
     recording = _Recording()
     with torch.no_grad(), _watch(subject, recording), _Kernels(recording), _Calls(recording):
         subject(*args, **kwargs)
@@ -253,10 +232,6 @@ def _noise_like(tensor: Tensor) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         return torch.empty_like(tensor, device="cpu").normal_(std=0.02)
     return torch.ones_like(tensor, device="cpu")
-
-
-def _to(value: Any, device: str) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

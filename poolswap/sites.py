@@ -13,7 +13,8 @@ from torch import nn
 
 from poolswap.calls import Op, PoolingCall, is_pool_module, module_call
 from poolswap.geometry import Geometry
-from poolswap.probe import Event, Example, Trace, probe
+from poolswap.inputs import Example
+from poolswap.probe import Event, Trace, probe
 
 Kind = Literal["module", "functional"]
 Scope = Literal["window", "global"]

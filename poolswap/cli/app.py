@@ -11,12 +11,15 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import env, errors
+from poolswap.cli import convert, env, errors, inspect, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
 # In the order of --help. A command imports torch and its friends inside the function: --help must stay instant.
 COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect.inspect,
+    "convert": convert.convert,
+    "verify": verify.verify,
     "env": env.env,
 }
 
