@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -36,9 +37,12 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Arguments default to the program's own; none of them mean --help."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no character may end a command
     try:
         result = app(list(arguments) or ["--help"], prog_name="poolswap", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # None where the caller closed it
+            sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout)
         return ExitCode.OK

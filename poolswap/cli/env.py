@@ -26,7 +26,7 @@ class Device:
 
 @dataclass(frozen=True)
 class BackendState:
-    """One implementation of SoftPool: where it can run, why not, and the device types that `auto` gives to it."""
+    """One implementation of SoftPool: where it can run, why not, and the device types present that it is used for."""
 
     name: str
     device: str
@@ -49,6 +49,8 @@ def env(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
     output = Output(json=as_json, quiet=quiet)
     found = environment()
     output.json(found)
+    for problem in found["backend_problems"]:
+        output.warn(problem)
     output.table("Versions", ["package", "version"], list(found["versions"].items()))
     output.line("")
     output.table("System", ["what", "value"], list(found["system"].items()))
@@ -75,6 +77,7 @@ def environment() -> dict[str, Any]:
         "system": system(),
         "devices": devices(),
         "backends": backends(),
+        "backend_problems": backend_problems(),
         "extras": extras(),
     }
 
@@ -103,7 +106,7 @@ def system() -> dict[str, Any]:
         "interop_threads": torch.get_num_interop_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cuda_build": torch.version.cuda,
-        "backend_requested": os.environ.get("POOLSWAP_BACKEND", "auto"),
+        "backend_requested": _requested_backend(),
     }
 
 
@@ -124,17 +127,40 @@ def devices() -> list[Device]:
 
 
 def backends() -> list[BackendState]:
-    """Every backend of SoftPool, with the device types among those present that `auto` gives to it."""
-    from poolswap.ops.backend import BACKENDS, select
+    """Every backend of SoftPool, by what POOLSWAP_BACKEND asks for."""
+    from poolswap.ops.backend import BACKENDS
 
-    present = {device.name.partition(":")[0]: None for device in devices()}
-    chosen = {kind: select(kind, "auto").name for kind in present}
+    chosen = {kind: name for kind, (name, _) in _chosen_backends().items()}
     states = []
     for backend in BACKENDS.values():
         reason = backend.unavailable()
         used_for = [kind for kind, name in chosen.items() if name == backend.name]
         states.append(BackendState(backend.name, backend.device or "any", reason is None, reason, used_for))
     return states
+
+
+def backend_problems() -> list[str]:
+    """Why what POOLSWAP_BACKEND asks for cannot run, one line for each device type present that lacks it."""
+    return [f"{kind}: {problem}" for kind, (_, problem) in _chosen_backends().items() if problem]
+
+
+def _chosen_backends() -> dict[str, tuple[str | None, str | None]]:
+    """Device type -> (backend, None), or (None, why there is none)."""
+    from poolswap.ops.backend import BackendError, select
+
+    chosen: dict[str, tuple[str | None, str | None]] = {}
+    for kind in dict.fromkeys(device.name.partition(":")[0] for device in devices()):
+        try:
+            chosen[kind] = select(kind, _requested_backend()).name, None
+        except BackendError as error:
+            chosen[kind] = None, str(error)
+    return chosen
+
+
+def _requested_backend() -> str:
+    from poolswap.ops.backend import ENVIRONMENT_VARIABLE
+
+    return os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 
 
 def extras() -> list[ExtraState]:

@@ -14,7 +14,7 @@ from poolswap.ops.backend import BACKENDS, Backend
 def test_json_has_every_part(capsys):
     assert main(["env", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert set(document) == {"versions", "system", "devices", "backends", "extras"}
+    assert set(document) == {"versions", "system", "devices", "backends", "backend_problems", "extras"}
     assert document["versions"]["torch"].startswith("2.")
     assert document["system"]["cpus"] >= 1
     assert document["devices"][0]["name"] == "cpu"
@@ -50,6 +50,18 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch, capsys):
         assert "no compiler found" in capsys.readouterr().out
     finally:
         backend_module.select.cache_clear()
+
+
+@pytest.mark.parametrize(("requested", "used"), [("auto", True), ("reference", True), ("nope", False)])
+def test_the_backend_asked_for_is_the_one_shown(monkeypatch, capsys, requested, used):
+    monkeypatch.setenv("POOLSWAP_BACKEND", requested)
+    assert main(["env", "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["system"]["backend_requested"] == requested
+    assert any(state["used_for"] for state in document["backends"]) is used
+    assert bool(document["backend_problems"]) is not used
+    assert ("warning: cpu: unknown backend 'nope'" in captured.err) is not used
 
 
 class Distribution:
