@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -135,7 +136,7 @@ def parse_model_args(items: Sequence[str]) -> dict[str, Any]:
 def parse_input_size(text: str) -> tuple[int, ...]:
     """ "3,224,224" or "3,16,112,112" -> a tuple of three or four positive ints. Raises InputError."""
     parts = text.split(",")
-    if len(parts) not in (3, 4) or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) not in (3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
         raise InputError(f"--input-size {text!r} is not C,H,W or C,T,H,W", "write for example --input-size 3,224,224")
     return tuple(int(part) for part in parts)
 

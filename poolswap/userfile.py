@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -108,12 +108,13 @@ def _running(path: Path) -> Iterator[None]:
             "correct the file; POOLSWAP_DEBUG=1 shows the traceback",
         ) from error
     finally:
-        sys.path.remove(beside)
+        with suppress(ValueError):  # unless the code did
+            sys.path.remove(beside)
 
 
 def _where(path: Path, error: BaseException) -> str:
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+        places.append((error.filename or "", error.lineno))
+    lines = [line for file, line in places if Path(file).resolve() == path.resolve()]
     return f"{path}:{lines[-1]}" if lines else str(path)

@@ -64,7 +64,11 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
     else:  # torch fills in what older versions did not save, such as num_batches_tracked
-        missing, unexpected = model.load_state_dict(dict(state_dict), strict=False)
+        try:
+            missing, unexpected = model.load_state_dict(dict(state_dict), strict=False)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"{origin} does not fit the model: {reason}", "save model.state_dict() again") from error
     kinds = {"missing": missing, "unexpected": unexpected, "shape": differing}
     problems = [f"{kind}: {_few(keys)}" for kind, keys in kinds.items() if keys]
     if problems:

@@ -77,7 +77,7 @@ def test_a_reference_names_one_model(reference, source, name, note):
     ("reference", "closest"),
     [
         ("resnet_50", "resnet50"),
-        ("ResNet18", "resnet18"),
+        ("DENSENET", "densenet201"),
         ("inceptionv3", "inception_v3"),
         ("timm:desnet121", "timm:densenet121"),
         ("torchvision:resnet5", "torchvision:resnet50"),
@@ -401,7 +401,9 @@ def test_an_input_size_is_three_or_four_numbers(text, size):
     assert parse_input_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["224", "224,224", "3,0,224", "3,-1,224", "3,2.5,4", "3,a,4", "1,2,3,4,5", "", "3,,4"])
+@pytest.mark.parametrize(
+    "text", ["224", "224,224", "3,0,224", "3,-1,224", "3,2.5,4", "3,a,4", "1,2,3,4,5", "", "3,,4", "3,4," + "9" * 5000]
+)
 def test_what_is_no_input_size_is_refused(text):
     with pytest.raises(InputError, match="is not C,H,W or C,T,H,W"):
         parse_input_size(text)
@@ -520,10 +522,13 @@ def test_an_argument_that_the_factory_does_not_take_is_refused(user_file):
     [
         ("x = 1\ny = (", r"bad\.py:2: SyntaxError"),
         ("x = 1\nimport no_such_module", r"bad\.py:2: ModuleNotFoundError"),
+        ("x = 1\nimport torn", r"bad\.py:2: SyntaxError: .*torn\.py, line 1"),
+        ("import sys\n\nsys.path.pop(0)\n1 / 0", r"bad\.py:4: ZeroDivisionError"),
         ("import sys\n\nsys.exit('usage: bad.py')", r"bad\.py:3: SystemExit: usage"),
     ],
 )
 def test_a_file_that_does_not_run_says_where(user_file, code, message):
     (user_file / "bad.py").write_text(code)
+    (user_file / "torn.py").write_text("y = (")
     with pytest.raises(InputError, match=message):
         create_model("bad.py:make")

@@ -66,12 +66,13 @@ def test_a_child_that_is_called_module_keeps_its_name(tmp_path):
     assert list(read_state_dict(tmp_path / "w.pt")) == ["module.weight", "head.weight"]
 
 
-def test_the_average_is_taken_where_a_checkpoint_has_both(tmp_path):
+@pytest.mark.parametrize(("plain", "ema"), [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("model", "ema")])
+def test_the_average_is_taken_where_a_checkpoint_has_both(tmp_path, plain, ema):
     """As timm's own loading does; torchvision's scripts save an AveragedModel, with a counter beside the weights."""
     average = torch.optim.swa_utils.AveragedModel(net())
     with torch.no_grad():
         average.module[0].weight.fill_(7)
-    torch.save({"model": net().state_dict(), "model_ema": average.state_dict()}, tmp_path / "w.pt")
+    torch.save({plain: net().state_dict(), ema: average.state_dict()}, tmp_path / "w.pt")
     assert_same(read_state_dict(tmp_path / "w.pt"), average.module.state_dict())
 
 
@@ -193,6 +194,13 @@ def test_one_key_too_few_or_too_many_is_an_error(change):
     state = net().state_dict()
     change(state)
     with pytest.raises(InputError, match=r"missing: 2\.bias|unexpected: extra"):
+        load_into(net(), state, "w.pt")
+
+
+def test_tensors_that_cannot_be_copied_are_an_input_error():
+    state = net().state_dict()
+    state["2.bias"] = state["2.bias"].to_sparse()
+    with pytest.raises(InputError, match=r"w\.pt does not fit the model: .*2\.bias"):
         load_into(net(), state, "w.pt")
 
 
