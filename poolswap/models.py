@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
-from inspect import signature
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
 
 import timm
 import torch
-import torchvision
 from pydantic import BaseModel, ConfigDict, Field
 from timm.models import get_pretrained_cfg
 from torch import nn
-from torchvision.models import get_model_builder, get_model_weights
-from torchvision.models._api import WeightsEnum
 
 from poolswap.errors import InputError
-from poolswap.userfile import make_from_file, split_reference
+from poolswap.names import Source, resolve
+from poolswap.torchvision_models import (
+    build_torchvision,
+    default_size,
+    default_weights,
+    size_arguments,
+)
+from poolswap.userfile import make_from_file
 from poolswap.weights import load_into, read_state_dict, sha256_of
 
-Source = Literal["timm", "torchvision", "file"]
-
 _IMAGE = (3, 224, 224)
-_CLIP_LENGTH = 16
-_DETECTION = (3, 320, 320)
+
+# Builders' arguments that would fetch or read weights, and what has an option of its own.
+_RESERVED = {"weights", "weights_backbone", "checkpoint_path", "num_classes", "in_chans"}
 
 
 class Weights(BaseModel):
@@ -67,33 +66,6 @@ class ModelSpec(BaseModel):
         return self.name if self.source == "file" else f"{self.source}:{self.name}"
 
 
-def resolve(reference: str) -> tuple[Source, str, str | None]:
-    """(source, name, note) of NAME, timm:NAME, torchvision:NAME or path/to/net.py:factory.
-
-    A bare name is timm's where both libraries have it, and the note says so. Raises InputError with the closest names.
-    """
-    if split_reference(reference) is not None:
-        return "file", reference, None
-    prefix, colon, name = reference.partition(":")
-    if not colon:
-        in_timm, in_torchvision = timm.is_model(reference), _in_torchvision(reference)
-        if in_timm:
-            both = f"timm's {reference}; torchvision has one too: torchvision:{reference}"
-            return "timm", reference, both if in_torchvision else None
-        if in_torchvision:
-            return "torchvision", reference, None
-        raise _unknown(reference, [*timm.list_models(), *torchvision.models.list_models()])
-    if prefix == "timm":
-        if not timm.is_model(name):
-            raise _unknown(reference, [f"timm:{known}" for known in timm.list_models()])
-        return "timm", name, None
-    if prefix == "torchvision":
-        if not _in_torchvision(name):
-            raise _unknown(reference, [f"torchvision:{known}" for known in torchvision.models.list_models()])
-        return "torchvision", name, None
-    raise InputError(f"unknown model source {prefix!r}", "write NAME, timm:NAME, torchvision:NAME or net.py:factory")
-
-
 def create_model(
     reference: str,
     *,
@@ -114,57 +86,37 @@ def create_model(
     spec = ModelSpec(
         source=source,
         name=name,
-        input_size=tuple(input_size) if input_size else _IMAGE,
+        input_size=tuple(input_size or _IMAGE),
         num_classes=num_classes,
         in_chans=in_chans,
         model_args=dict(model_args or {}),
         weights=Weights(kind="random", seed=seed),
-        note=note,
     )
-    if source == "timm" and input_size is not None and _is_fixed(name) and "img_size" not in spec.model_args:
-        spec = spec.model_copy(update={"model_args": {**spec.model_args, "img_size": list(input_size[1:])}})
-    if weights == "pretrained":
-        model, origin = _pretrained(spec)
-        spec = spec.model_copy(update={"weights": Weights(kind="pretrained", origin=origin)})
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = build(spec, initialise=weights == "random")
-        if weights != "random":
-            path = Path(weights)
-            load_into(model, read_state_dict(path), str(path))
-            found = Weights(kind="file", origin=path.name, sha256=sha256_of(path))
-            spec = spec.model_copy(update={"weights": found})
+    if input_size is not None:
+        spec = _fitted(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        if weights == "pretrained":
+            model, spec, remark = _pretrained(spec)
+        else:
+            model, remark = _make(spec, initialise=weights == "random")
+    if weights not in ("random", "pretrained"):
+        path = Path(weights)
+        load_into(model, read_state_dict(path), str(path))
+        spec = _with(spec, weights=Weights(kind="file", origin=path.name, sha256=sha256_of(path)))
+    spec = _with(spec, note="; ".join(filter(None, [note, remark])) or None)
     if input_size is None:
-        spec = spec.model_copy(update={"input_size": _default_input_size(model, spec)})
+        spec = _with(spec, input_size=_default_input_size(model, spec))
     return (model.to(device) if device is not None else model).eval(), spec
 
 
 def build(spec: ModelSpec, device: torch.device | str | None = None, *, initialise: bool = False) -> nn.Module:
-    """The architecture of `spec`, without its weights; on the meta device it costs no memory.
+    """The architecture of `spec`, without its weights and without the network; on the meta device it costs no memory.
 
-    `initialise` also runs slow initialisations of weights that a caller will not overwrite. Raises InputError where
-    the architecture does not take the arguments.
+    `initialise` also runs slow initialisations of weights that a caller will not overwrite. Raises InputError where the
+    architecture is unknown or does not take the arguments, RuntimeError where it cannot be made on the meta device.
     """
-    given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
-    arguments = {key: value for key, value in given.items() if value is not None} | spec.model_args
-    resolve(spec.reference)  # a spec may come from a file: only names that the libraries list, never a download
-    with torch.device(device or "cpu"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if spec.source == "file":
-            return make_from_file(spec.name, arguments)
-        try:
-            if spec.source == "timm":
-                made: nn.Module = timm.create_model(spec.name, pretrained=False, **arguments)
-                return made
-            if spec.weights.kind == "pretrained":
-                with _loading_nothing():
-                    return _torchvision(spec.name, arguments, weights="DEFAULT")
-            return _torchvision(spec.name, arguments, weights=None, initialise=initialise)
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise InputError(
-                f"{spec.reference} cannot be built with {arguments}: {_first_line(error)}", "check --model-arg"
-            ) from error
+    return _make(spec, device, initialise=initialise)[0]
 
 
 def parse_model_args(items: Sequence[str]) -> dict[str, Any]:
@@ -176,7 +128,7 @@ def parse_model_args(items: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--model-arg {item!r} is not key=value", "write for example --model-arg drop_rate=0.1")
         try:
             parsed[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             parsed[key.strip()] = value
     return parsed
 
@@ -184,100 +136,116 @@ def parse_model_args(items: Sequence[str]) -> dict[str, Any]:
 def parse_input_size(text: str) -> tuple[int, ...]:
     """ "3,224,224" or "3,16,112,112" -> a tuple of three or four positive ints. Raises InputError."""
     parts = text.split(",")
-    if len(parts) not in (3, 4) or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) not in (3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
         raise InputError(f"--input-size {text!r} is not C,H,W or C,T,H,W", "write for example --input-size 3,224,224")
     return tuple(int(part) for part in parts)
 
 
-def _pretrained(spec: ModelSpec) -> tuple[nn.Module, str]:
+def _make(
+    spec: ModelSpec, device: torch.device | str | None = None, *, initialise: bool = False, fetch: bool = False
+) -> tuple[nn.Module, str | None]:
+    """(model, note); only `fetch` asks the library for weights."""
+    source, name, _ = resolve(spec.reference)  # a spec may come from a file: only names that are listed
+    if source != spec.source:
+        raise InputError(f"{spec.name!r} is not a {spec.source} model")
+    given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
+    arguments = {**spec.model_args, **{key: value for key, value in given.items() if value is not None}}
+    with torch.device(device or "cpu") as place:
+        if source == "file":
+            return make_from_file(name, arguments)
+        for key in spec.model_args:
+            if key in _RESERVED or key.startswith("pretrained"):
+                raise InputError(
+                    f"{key} is not an argument of the architecture",
+                    "weights come from --pretrained or --checkpoint, shapes from --num-classes and --in-chans",
+                )
+        try:
+            if source == "timm":
+                return timm.create_model(name, pretrained=fetch, **arguments), None
+            entry = spec.weights.origin if spec.weights.kind == "pretrained" else None
+            return build_torchvision(name, arguments, weights=entry, fetch=fetch, initialise=initialise), None
+        except InputError:
+            raise
+        except Exception as error:
+            unable = place.type == "meta" and isinstance(error, RuntimeError)
+            if fetch or unable or not arguments:
+                raise
+            shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
+            raise InputError(
+                f"{spec.reference} cannot be built with {shown}: {_first_line(error)}", "check these arguments"
+            ) from error
+
+
+def _pretrained(spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str | None]:
+    """(model, spec, note). A classifier of another width is new, and drawn from the seed."""
     if spec.source == "file":
         raise InputError(f"{spec.name} has no pretrained weights", "load them with --checkpoint FILE")
-    given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
-    arguments = {key: value for key, value in given.items() if value is not None} | spec.model_args
-    if spec.source == "timm" and not timm.is_model_pretrained(spec.name):
-        raise InputError(f"timm has no pretrained weights for {spec.name}", "leave out --pretrained for random weights")
-    if spec.source == "torchvision" and not len(get_model_weights(spec.name)):
-        raise InputError(
-            f"torchvision has no pretrained weights for {spec.name}", "leave out --pretrained for random weights"
-        )
+    seed, note = None, None
+    if spec.source == "torchvision":
+        origin = default_weights(spec.name)
+    else:
+        cfg = get_pretrained_cfg(spec.name)
+        if not timm.is_model_pretrained(spec.name):
+            raise InputError(f"timm has no pretrained weights for {spec.name}", "leave out --pretrained")
+        origin = cfg.hf_hub_id or cfg.url or spec.name
+        if spec.num_classes and spec.num_classes != cfg.num_classes:
+            seed = spec.weights.seed
+            note = f"the classifier is new, its weights random (seed {seed})"
+    spec = _with(spec, weights=Weights(kind="pretrained", origin=origin, seed=seed))
     try:
-        if spec.source == "timm":
-            model = timm.create_model(spec.name, pretrained=True, **arguments)
-            cfg = model.pretrained_cfg
-            return model, cfg.get("hf_hub_id") or cfg.get("url") or spec.name
-        return _torchvision(spec.name, arguments, weights="DEFAULT"), str(get_model_weights(spec.name).DEFAULT)
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{spec.reference} with pretrained weights: {_first_line(error)}",
-            "pretrained weights fit only the architecture they were made for: leave out the argument",
-        ) from error
-    except Exception as error:
+        return _make(spec, fetch=True)[0], spec, note
+    except InputError:
+        raise
+    except OSError as error:
         raise InputError(
             f"the pretrained weights of {spec.reference} cannot be had: {_first_line(error)}",
             "go online once to fill the cache, or give a file with --checkpoint FILE",
         ) from error
+    except Exception as error:
+        raise InputError(
+            f"the pretrained weights of {spec.reference} do not load: {_first_line(error)}",
+            "leave out what changes the architecture; if that is nothing, the cached file is damaged: delete it",
+        ) from error
 
 
-def _torchvision(
-    name: str, arguments: Mapping[str, Any], *, weights: str | None, initialise: bool = False
-) -> nn.Module:
-    arguments = dict(arguments)
-    in_chans = arguments.pop("in_chans", 3)
-    if in_chans != 3:
-        raise InputError(f"torchvision's {name} takes 3 channels, not {in_chans}", "use timm's with --in-chans")
-    builder = get_model_builder(name)
-    parameters = signature(builder).parameters
-    if "weights_backbone" in parameters:
-        arguments.setdefault("weights_backbone", None)
-    if weights is None and name in ("googlenet", "inception_v3"):
-        arguments.setdefault("init_weights", initialise)  # their own, slow one; None would warn
-    model: nn.Module = builder(weights=weights, progress=False, **arguments)
-    return model
-
-
-@contextmanager
-def _loading_nothing() -> Iterator[None]:
-    """torchvision's builders set a model up differently for pretrained weights; do that, and load none."""
-    with (
-        mock.patch.object(WeightsEnum, "get_state_dict", return_value={}),
-        mock.patch.object(nn.Module, "load_state_dict", return_value=None),
-    ):
-        yield
+def _fitted(spec: ModelSpec) -> ModelSpec:
+    """The spec, with the argument that tells a fixed-size architecture the input size that was asked for."""
+    if spec.source == "file":
+        return spec
+    channels, *spatial = spec.input_size
+    if spec.source == "torchvision":
+        takes, extra = 3, size_arguments(spec.name, spatial)
+    else:
+        cfg = get_pretrained_cfg(spec.name)
+        takes = spec.in_chans or cfg.input_size[0]
+        differs = cfg.fixed_input_size and tuple(spatial) != tuple(cfg.input_size[1:])
+        extra = {"img_size": spatial} if differs else {}
+    if channels != takes:
+        hint = f"--in-chans {channels}" if spec.source == "timm" else "use timm's model of this kind with --in-chans"
+        raise InputError(f"{spec.reference} takes {takes} channels, not {channels}", hint)
+    return _with(spec, model_args={**extra, **spec.model_args})
 
 
 def _default_input_size(model: nn.Module, spec: ModelSpec) -> tuple[int, ...]:
-    """From timm's configuration or torchvision's transforms; a clip for video models."""
-    if spec.source == "timm":
-        cfg: Any = model.pretrained_cfg
-        size = tuple(cfg.get("input_size") or _IMAGE)
-        return (spec.in_chans or size[0], *size[1:])
-    if spec.source == "file":
-        size = tuple(getattr(model, "input_size", _IMAGE))
-        return size if len(size) in (2, 3, 4) else (spec.in_chans or 3, *_IMAGE[1:])
-    module = get_model_builder(spec.name).__module__
-    if ".detection." in module:
-        return _DETECTION
-    entries = get_model_weights(spec.name)
-    transforms = entries.DEFAULT.transforms() if len(entries) else None
-    crop = list(getattr(transforms, "crop_size", None) or _IMAGE[1:])
-    crop = crop * 2 if len(crop) == 1 else crop
-    if ".video." in module:
-        return 3, _CLIP_LENGTH, *crop
-    return 3, *crop
+    """From torchvision's transforms or timm's configuration; a file's model may say its own in `input_size`."""
+    if spec.source == "torchvision":
+        return default_size(model, spec.name, spec.weights.origin if spec.weights.kind == "pretrained" else None)
+    own: Any = getattr(model, "input_size", None)
+    if spec.source == "file" and isinstance(own, (tuple, list)) and _are_sides(own):
+        return tuple(own)
+    cfg = getattr(model, "pretrained_cfg", None)
+    channels, *spatial = (cfg.get("input_size") if isinstance(cfg, Mapping) else None) or _IMAGE
+    if spec.source == "timm" and (img_size := spec.model_args.get("img_size")):
+        spatial = [img_size] * 2 if isinstance(img_size, int) else img_size
+    return (spec.in_chans or channels, *spatial)
 
 
-def _is_fixed(name: str) -> bool:
-    cfg = get_pretrained_cfg(name)
-    return bool(cfg and cfg.fixed_input_size)
+def _are_sides(values: Sequence[Any]) -> bool:
+    return len(values) in (2, 3, 4) and all(type(value) is int and value > 0 for value in values)
 
 
-def _in_torchvision(name: str) -> bool:
-    return name in torchvision.models.list_models()
-
-
-def _unknown(reference: str, known: Sequence[str]) -> InputError:
-    close = get_close_matches(reference, dict.fromkeys(known), n=3, cutoff=0.0)
-    return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")
+def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    return spec.model_copy(update=changes)
 
 
 def _first_line(error: Exception) -> str:

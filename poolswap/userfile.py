@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -41,24 +42,19 @@ def load_object(reference: str) -> Any:
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[unique] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
+    with _running(path):
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise _failure(path, error) from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not hasattr(module, name):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"{path} has no {name!r}", f"it has {', '.join(public) or 'nothing callable'}")
     return getattr(module, name)
 
 
-def make_from_file(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The model that the factory (a function or an nn.Module class) of the file makes of the arguments.
+def make_from_file(reference: str, arguments: Mapping[str, Any]) -> tuple[nn.Module, str | None]:
+    """(model, note): what the factory (a function or an nn.Module class) of the file makes of the arguments.
 
-    DataParallel, DistributedDataParallel and torch.compile wrappers are taken off. Raises InputError for a factory that
-    fails, that takes no such argument, or that makes no nn.Module.
+    DataParallel, DistributedDataParallel and torch.compile wrappers are taken off, and the note says so. Raises
+    InputError for a factory that fails, that takes no such argument, or that makes no nn.Module.
     """
     factory = load_object(reference)
     split = split_reference(reference)
@@ -72,35 +68,53 @@ def make_from_file(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
         if unknown:
             takes = ", ".join(accepted) or "none"
             raise InputError(f"{reference} takes no argument {unknown[0]!r}", f"it takes {takes}")
-    try:
+    with _running(path):
         model = factory(**arguments)
-    except Exception as error:
-        raise _failure(path, error) from error
     return _unwrapped(model, reference)
 
 
-def _unwrapped(model: Any, reference: str) -> nn.Module:
+def _unwrapped(made: Any, reference: str) -> tuple[nn.Module, str | None]:
+    model, wrappers = made, []
     while True:
         if isinstance(model, (DataParallel, DistributedDataParallel)):
-            model = model.module
-        elif isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
-            model = model._orig_mod
+            inner = model.module
+        elif isinstance(model, nn.Module) and isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            inner = model._orig_mod  # torch.compile
         else:
             break
+        wrappers.append(type(model).__name__)
+        model = inner
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(
             f"{reference} gives a TorchScript module, which cannot be changed", "return the eager nn.Module"
         )
     if not isinstance(model, nn.Module):
         raise InputError(f"{reference} gives a {type(model).__name__}, not an nn.Module", "return the model itself")
-    return model
+    return model, f"taken out of its {' and '.join(wrappers)}" if wrappers else None
 
 
-def _failure(path: Path, error: Exception) -> InputError:
-    """Where in the user's file it failed, in one line."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    where = f"{path}:{lines[-1]}" if lines else str(path)
-    message = (str(error).splitlines() or [""])[0]
-    return InputError(
-        f"{where}: {type(error).__name__}: {message}", "correct the file; POOLSWAP_DEBUG=1 shows the traceback"
-    )
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Run the user's code: its neighbours can be imported, and what it raises becomes an InputError with its line."""
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{_where(path, error)}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            "correct the file; POOLSWAP_DEBUG=1 shows the traceback",
+        ) from error
+    finally:
+        with suppress(ValueError):  # unless the code did
+            sys.path.remove(beside)
+
+
+def _where(path: Path, error: BaseException) -> str:
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    lines = [line for file, line in places if Path(file).resolve() == path.resolve()]
+    return f"{path}:{lines[-1]}" if lines else str(path)

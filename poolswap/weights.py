@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ from torch import Tensor, nn
 
 from poolswap.errors import InputError
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
+# Training scripts, timm's and torchvision's among them, save their parsed arguments beside the weights.
+_INERT: list[Any] = [argparse.Namespace]
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 _SHOWN = 3
 
 
@@ -30,8 +35,8 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}", "give the path of a .safetensors, .pt, .pth or .bin file")
-    if path.suffix not in _SUFFIXES:
-        raise InputError(f"{path.name} is not a weights file by its name", f"known are {', '.join(_SUFFIXES)}")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path.name} is not a weights file by its name", f"known are {', '.join(SUFFIXES)}")
     document = _read(path)
     for _ in range(2):
         wrapped = next((document[key] for key in _WRAPPERS if isinstance(document.get(key), Mapping)), None)
@@ -40,20 +45,30 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         document = wrapped
     tensors = {str(key): value for key, value in document.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(document):
-        raise InputError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), FILE)")
-    return {_stripped(key): value for key, value in tensors.items()}
+        raise InputError(
+            f"{path} holds no state dict, but {_few([str(key) for key in document]) or 'nothing'}",
+            "save it with torch.save(model.state_dict(), FILE)",
+        )
+    return _unprefixed(tensors)
 
 
 def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -> None:
     """Load every tensor, strictly. Raises InputError that lists the first few of each kind of mismatch."""
     own = model.state_dict()
-    missing = [key for key in own if key not in state_dict]
-    unexpected = [key for key in state_dict if key not in own]
     differing = [
         f"{key} {_shape(state_dict[key])} for {_shape(own[key])}"
         for key in own
         if key in state_dict and own[key].shape != state_dict[key].shape
     ]
+    if differing:
+        missing = [key for key in own if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in own]
+    else:  # torch fills in what older versions did not save, such as num_batches_tracked
+        try:
+            missing, unexpected = model.load_state_dict(dict(state_dict), strict=False)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(f"{origin} does not fit the model: {reason}", "save model.state_dict() again") from error
     kinds = {"missing": missing, "unexpected": unexpected, "shape": differing}
     problems = [f"{kind}: {_few(keys)}" for kind, keys in kinds.items() if keys]
     if problems:
@@ -61,7 +76,6 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -
             f"{origin} does not fit the model ({'; '.join(problems)})",
             "give the model it was saved from: check the name, --num-classes, --in-chans and --model-arg",
         )
-    model.load_state_dict(dict(state_dict), strict=True)
 
 
 def sha256_of(path: Path | str) -> str:
@@ -73,30 +87,34 @@ def sha256_of(path: Path | str) -> str:
 def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+            document: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of file formats that then fail
+                document = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(str(error))):
+            raise InputError(
+                f"{path} holds {refused[1]}, and loading that could run code",
+                "save only the state dict: torch.save(model.state_dict(), FILE)",
+            ) from None
+        told = isinstance(error, (SafetensorError, RuntimeError, OSError))
+        reason = str(error).partition("\n")[0].partition(". ")[0] if told else "it is no file of torch's"
         raise InputError(
-            f"{path} holds more than tensors, and loading it would run its code",
-            "save only the state dict: torch.save(model.state_dict(), FILE)",
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path} cannot be read: {reason}", "the file may be cut off: copy or download it again"
+            f"{path} cannot be read: {reason}", "the file may be cut off or of another format: copy or save it again"
         ) from None
     if not isinstance(document, Mapping):
         raise InputError(f"{path} holds a {type(document).__name__}, not a state dict", "save model.state_dict()")
     return document
 
 
-def _stripped(key: str) -> str:
-    while True:
-        prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), None)
-        if prefix is None:
-            return key
-        key = key.removeprefix(prefix)
+def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what DataParallel puts before every name, AveragedModel beside them, and torch.compile among them."""
+    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    wrapped = {key: value for key, value in tensors.items() if key != "n_averaged"}
+    while wrapped and all(key.startswith("module.") for key in wrapped):
+        wrapped = tensors = {key.removeprefix("module."): value for key, value in wrapped.items()}
+    return tensors
 
 
 def _shape(tensor: Tensor) -> str:
