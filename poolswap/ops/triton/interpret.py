@@ -1,0 +1,50 @@
+"""Run launches on the CPU under Triton's interpreter, beside the real compiler in one process.
+
+TRITON_INTERPRET=1 would turn every kernel of the process into an interpreted one. Here copies of the functions are
+interpreted instead, in a namespace of their own; the kernels themselves stay compilable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import ConstexprFunction, JITFunction
+
+from poolswap.ops.triton.launch import Launch
+
+
+def run(launches: Iterator[Launch]) -> None:
+    """Stands in for `poolswap.ops.triton.launch.run`; the tensors are on the CPU. Not for threads: while it runs,
+    `triton.language` is the interpreter's.
+    """
+    for launch in launches:
+        kernel = _interpreted(launch.kernel.fn.__module__)[launch.kernel.__name__]
+        with np.errstate(all="ignore"):
+            kernel[(launch.grid,)](**launch.arguments)
+
+
+@cache
+def _interpreted(module: str) -> dict[str, Any]:
+    """The module's names, every Triton function among them replaced by one that the interpreter can call."""
+    names = dict(vars(sys.modules[module]))
+    jitted = {name: value for name, value in names.items() if isinstance(value, JITFunction)}
+    copies = {name: InterpretedFunction(_copy(value.fn, names)) for name, value in jitted.items()}
+    for name, copy in copies.items():
+        # What a kernel calls must not patch triton.language once more, as an InterpretedFunction does and leaves behind.
+        names[name] = copy.rewrite()
+        names[name].fn = names[name]  # tl.reduce looks for it
+    names |= {name: value.fn for name, value in names.items() if isinstance(value, ConstexprFunction)}
+    return copies
+
+
+def _copy(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    copy = FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    copy.__module__ = function.__module__
+    copy.__annotations__ = function.__annotations__
+    return copy
