@@ -25,7 +25,7 @@ def small_windows(
     size,
     output_size,
     inner,
-    outputs,
+    count,
     kernel: tl.constexpr,
     stride: tl.constexpr,
     padding: tl.constexpr,
@@ -41,7 +41,7 @@ def small_windows(
     Forward: `out` gets y. With `statistics`: `out` gets the centre in x's dtype (+inf marks a window without gradient),
     `scale` g / sum_j e_j and `shift` 1 - sum_j w_j t_j, which is all that `gather_windows` needs.
     """
-    index, keep = _indices(outputs, wide, block)
+    index, keep = _indices(count, wide, block)
     outer, t, h, w, channel = _split(index, output_size, inner)
     first = (t * stride[0] - padding[0], h * stride[1] - padding[1], w * stride[2] - padding[2])
     compute: tl.constexpr = _compute(x.dtype.element_ty)
@@ -68,7 +68,7 @@ def large_windows(
     size,
     output_size,
     inner,
-    outputs,
+    count,
     kernel,
     stride,
     padding,
@@ -84,7 +84,7 @@ def large_windows(
     `mode` "forward" and "statistics" are those of `small_windows`; "gradient" writes dx to `out` for windows that do
     not overlap, where every element belongs to one window at most.
     """
-    index, keep = _indices(outputs, wide, block)
+    index, keep = _indices(count, wide, block)
     outer, t, h, w, channel = _split(index, output_size, inner)
     t = (t * stride[0] - padding[0])[:, None]
     h = (h * stride[1] - padding[1])[:, None]
@@ -104,9 +104,9 @@ def large_windows(
     top = tl.reduce(top, 1, _greater)
     centre = tl.where(b < 0, tl.reduce(low, 1, _less), top)
 
-    total = tl.zeros((block, block_window), compute)
-    mean = tl.zeros((block, block_window), compute)
-    exponent = tl.zeros((block, block_window), compute)
+    total = tl.full((block, block_window), 0.0, compute)
+    mean = tl.full((block, block_window), 0.0, compute)
+    exponent = tl.full((block, block_window), 0.0, compute)
     for start in range(0, volume, block_window):
         offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
@@ -144,7 +144,7 @@ def gather_windows(
     size,
     output_size,
     inner,
-    inputs,
+    count,
     kernel: tl.constexpr,
     stride: tl.constexpr,
     padding: tl.constexpr,
@@ -155,13 +155,13 @@ def gather_windows(
     block: tl.constexpr,
 ):
     """One lane an input element: dx is the sum over the windows that may cover it, at most `covering` a dimension."""
-    index, keep = _indices(inputs, wide, block)
+    index, keep = _indices(count, wide, block)
     outer, t, h, w, channel = _split(index, size, inner)
     compute: tl.constexpr = _compute(x.dtype.element_ty)
     v = tl.load(x + index, mask=keep, other=0.0).to(compute)
     b = tl.load(beta).to(compute)
     place = (t + padding[0], h + padding[1], w + padding[2])
-    total = tl.zeros((block,), compute)
+    total = tl.full((block,), 0.0, compute)
     candidates: tl.constexpr = covering[0] * covering[1] * covering[2]
     if unroll:
         for back in tl.static_range(candidates):
@@ -186,9 +186,9 @@ def cell_gradient(
     out,
     size,
     output_size,
-    inner,
-    cell_size,
     cells,
+    inner,
+    count,
     kernel: tl.constexpr,
     stride: tl.constexpr,
     padding: tl.constexpr,
@@ -202,15 +202,15 @@ def cell_gradient(
     The windows that cover a cell are the same few steps back for every cell, and so are the taps of theirs that fall
     into it. Each lane computes these windows anew and writes its cell: dx in one pass, nothing stored between.
     """
-    index, keep = _indices(cells, wide, block)
-    outer, t, h, w, channel = _split(index, cell_size, inner)
+    index, keep = _indices(count, wide, block)
+    outer, t, h, w, channel = _split(index, cells, inner)
     t, h, w = t + padding[0] // stride[0], h + padding[1] // stride[1], w + padding[2] // stride[2]
     compute: tl.constexpr = _compute(x.dtype.element_ty)
     b = tl.load(beta).to(compute)
     volume: tl.constexpr = kernel[0] * kernel[1] * kernel[2]
     shares = ()
     for _ in tl.static_range(stride[0] * stride[1] * stride[2]):
-        shares += (tl.zeros((block,), compute),)
+        shares += (tl.full((block,), 0.0, compute),)
     for back in tl.static_range(covering[0] * covering[1] * covering[2]):
         ot = t - back // (covering[1] * covering[2])
         oh = h - back // covering[2] % covering[1]
@@ -278,7 +278,7 @@ def _load_window(
     origin = (((outer * size[0] + first[0]) * size[1] + first[1]) * size[2] + first[2]) * inner + channel
     taps = ()
     for tap in tl.static_range(kernel[0] * kernel[1] * kernel[2]):
-        t = tap // (kernel[1] * kernel[2]) * dilation[0]
+        t = tl.full((), tap // (kernel[1] * kernel[2]) * dilation[0], origin.dtype)
         h = tap // kernel[2] % kernel[1] * dilation[1]
         w = tap % kernel[2] * dilation[2]
         mask = keep
@@ -362,9 +362,9 @@ def _weigh(value, centre, b, shrink: tl.constexpr):
 @triton.jit
 def _average(taps, centre, b, volume: tl.constexpr, shrink: tl.constexpr):
     """(sum e, weighted mean of shrink (x - centre), weighted mean of t)."""
-    total = tl.zeros_like(centre)
-    mean = tl.zeros_like(centre)
-    exponent = tl.zeros_like(centre)
+    total = tl.full(centre.shape, 0.0, centre.dtype)
+    mean = tl.full(centre.shape, 0.0, centre.dtype)
+    exponent = tl.full(centre.shape, 0.0, centre.dtype)
     for tap in tl.static_range(volume):
         e, distance, t = _weigh(taps[tap], centre, b, shrink)
         total += e

@@ -1,11 +1,13 @@
-"""Which Triton kernels a call runs, with which arguments; and how many bytes they move.
+"""Which Triton kernels a call runs, and with which arguments.
 
-The forward is one kernel. The backward saves nothing but x: it evaluates the windows anew and gathers, so it needs no
-atomics and gives the same bits every time. It is one of
+The forward is one kernel. The backward has only x: it evaluates the windows anew and gathers, so it needs no atomics
+and gives the same bits every time. It is one of
 
 - `cell_gradient`, one pass, where few windows cover an element (kernel 2 or 3 with stride 2, kernel = stride);
 - `large_windows` in mode "gradient", one pass, for long windows that do not overlap (global pooling);
 - `small_windows` or `large_windows` with statistics, three numbers per output, then `gather_windows`, for the rest.
+
+`poolswap.ops.triton.traffic` counts the bytes.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from torch import Tensor
 from poolswap.ops.reference import Sizes
 from poolswap.ops.soft_pool import empty_output
 from poolswap.ops.triton import kernels
-from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two, span
+from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two
 
 WARPS = 4
-# From this many elements on, offsets take 64 bits. Below 2**31 by the largest block.
-WIDE_FROM = 2**31 - 2**16
+# From this many elements on, offsets take 64 bits: 2**31 less the largest block.
+WIDE_FROM = 2**31 - 2**14
+# `gather_windows` spells out its loop up to this many windows an element.
 MOST_UNROLLED = 9
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch: arguments by name, compile-time ones included, over a one-dimensional grid."""
+    """One kernel launch over a one-dimensional grid: arguments by name, compile-time ones included."""
 
     kernel: Any
     grid: int
@@ -39,36 +42,116 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """Bytes of one call. `forward` (x, y) and `backward` (x, grad, dx) count what no implementation can avoid, each
-    tensor once; `backward_scratch` what these kernels move beyond that: statistics written and read, x read again, dx
-    zeroed first.
+class Call:
+    """One operator call as the kernels take it.
+
+    x is dense with (outer, *spatial, inner) in memory; so are y, grad and dx in the launches below. `beta` is on x's
+    device, `lanes` is the width of a warp.
     """
 
-    forward: int
-    backward: int
-    backward_scratch: int
+    x: Tensor
+    beta: Tensor
+    inner: int
+    windows: Windows
+    lanes: int
+
+    def forward(self, y: Tensor) -> Iterator[Launch]:
+        """The kernel that writes y."""
+        yield self._over_outputs("forward", out=y, grad=y, scale=y, shift=y)
+
+    def backward(self, grad: Tensor, dx: Tensor) -> Iterator[Launch]:
+        """The kernels that write dx, in order."""
+        if self.windows.by_cells:
+            yield self._over_cells(grad, dx)
+        elif not self.windows.scratch:
+            if not self.windows.complete:
+                dx.zero_()
+            yield self._over_outputs("gradient", out=dx, grad=grad, scale=dx, shift=dx)
+        else:
+            compute = torch.promote_types(self.x.dtype, torch.float32)
+            scale, shift = (torch.empty_like(grad, dtype=compute) for _ in range(2))
+            centre = torch.empty_like(grad)
+            yield self._over_outputs("statistics", out=centre, grad=grad, scale=scale, shift=shift)
+            yield self._over_inputs(centre, scale, shift, dx)
+
+    @property
+    def _outer(self) -> int:
+        return self.x.numel() // prod(self.windows.size)
+
+    def _arguments(self, count: int) -> dict[str, Any]:
+        windows = self.windows
+        return {
+            "x": self.x,
+            "beta": self.beta,
+            "size": windows.size,
+            "output_size": windows.output_size,
+            "inner": self.inner,
+            "count": count,
+            "kernel": windows.kernel,
+            "stride": windows.stride,
+            "padding": windows.padding,
+            "dilation": windows.dilation,
+            "wide": max(self.x.numel() + windows.reach * self.inner, count) >= WIDE_FROM,
+        }
+
+    def _over_outputs(self, mode: str, **tensors: Tensor) -> Launch:
+        count = self._outer * prod(self.windows.output_size)
+        arguments = self._arguments(count) | tensors | {"shrink": 0.5 / power_of_two(self.windows.volume)}
+        if self.windows.volume <= MOST_TAPS and mode != "gradient":
+            block = self._block(self.windows.volume)
+            arguments |= {"clipped": self.windows.clipped, "statistics": mode == "statistics", "block": block}
+            return Launch(kernels.small_windows, -(-count // block), arguments)
+        tile = 8 * WARPS * self.lanes
+        row = min(power_of_two(self.windows.volume), 512 if self.inner == 1 else 16)
+        block = tile // row
+        arguments |= {"mode": mode, "block": block, "block_window": row}
+        return Launch(kernels.large_windows, -(-count // block), arguments)
+
+    def _over_cells(self, grad: Tensor, dx: Tensor) -> Launch:
+        count = self._outer * prod(self.windows.cells)
+        block = self._block(2 * (self.windows.volume + prod(self.windows.stride)))
+        own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "block": block}
+        return Launch(kernels.cell_gradient, -(-count // block), self._arguments(count) | own)
+
+    def _over_inputs(self, centre: Tensor, scale: Tensor, shift: Tensor, dx: Tensor) -> Launch:
+        count = self.x.numel()
+        block = self._block(10)
+        tensors = {"centre": centre, "scale": scale, "shift": shift, "out": dx}
+        covering = self.windows.covering
+        own = {"covering": covering, "unroll": prod(covering) <= MOST_UNROLLED, "block": block}
+        return Launch(kernels.gather_windows, -(-count // block), self._arguments(count) | tensors | own)
+
+    def _block(self, values: int) -> int:
+        """Elements a program: as many a lane as make 16 bytes, fewer where each holds many values in registers.
+
+        Lanes that load whole channel vectors may hold more than those that load one element at a time.
+        """
+        most = (40 if self.inner == 1 else 80) // (values * max(self.x.itemsize // 4, 1))
+        each = min(16 // self.x.itemsize, max(most, 1))
+        return WARPS * self.lanes * (1 << (each.bit_length() - 1))
 
 
 def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     """See `poolswap.ops.triton.forward`."""
-    dense, inner = _dense(x, len(windows[0]))
     out = empty_output(x, windows[-1])
+    if out.numel() == 0:
+        return out
+    dense, inner = _dense(x, len(windows[0]))
     y = out if dense is x else empty_output(dense, windows[-1])
-    if y.numel():
-        run(forward_launches(dense, _beside(beta, x), y, inner, Windows.make(x.shape[-len(windows[0]) :], *windows)))
+    run(_call(dense, beta, inner, windows).forward(y))
     return out if y is out else out.copy_(y)
 
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     """See `poolswap.ops.triton.backward`."""
     spatial = x.shape[-len(windows[0]) :]
-    dense, inner = _dense(x, len(windows[0]))
     out = empty_output(x, spatial)
+    if out.numel() == 0:
+        return out
+    dense, inner = _dense(x, len(windows[0]))
     dx = out if dense is x else empty_output(dense, spatial)
-    if dx.numel():
-        grad = grad.contiguous() if inner == 1 else grad.contiguous(memory_format=_channels_last(x))
-        run(backward_launches(grad, dense, _beside(beta, x), dx, inner, Windows.make(spatial, *windows)))
+    grad = grad.contiguous() if inner == 1 else grad.contiguous(memory_format=_channels_last(x))
+    run(_call(dense, beta, inner, windows).backward(grad, dx))
     return out if dx is out else out.copy_(dx)
 
 
@@ -79,150 +162,13 @@ def run(launches: Iterator[Launch]) -> None:
             launch.kernel[(launch.grid,)](**launch.arguments, num_warps=WARPS)
 
 
-def forward_launches(
-    x: Tensor, beta: Tensor, y: Tensor, inner: int, windows: Windows, lanes: int | None = None
-) -> Iterator[Launch]:
-    """The kernel that writes y. x and y are dense, (outer, *spatial, inner) in memory; `lanes` a warp."""
-    yield _windows_launch("forward", x, beta, x, y, y, y, inner, windows, lanes)
-
-
-def backward_launches(
-    grad: Tensor, x: Tensor, beta: Tensor, dx: Tensor, inner: int, windows: Windows, lanes: int | None = None
-) -> Iterator[Launch]:
-    """The kernels that write dx, in order. grad, x and dx are laid out alike."""
-    if windows.by_cells:
-        yield _cells_launch(grad, x, beta, dx, inner, windows, lanes)
-    elif not windows.scratch:
-        if not windows.complete:
-            dx.zero_()
-        yield _windows_launch("gradient", x, beta, grad, dx, dx, dx, inner, windows, lanes)
-    else:
-        compute = torch.promote_types(x.dtype, torch.float32)
-        centre = torch.empty_like(grad)
-        scale, shift = (torch.empty_like(grad, dtype=compute) for _ in range(2))
-        yield _windows_launch("statistics", x, beta, grad, centre, scale, shift, inner, windows, lanes)
-        yield _gather_launch(x, beta, centre, scale, shift, dx, inner, windows, lanes)
-
-
-def traffic(x: Tensor, *windows: Sizes) -> Traffic:
-    """Bytes that SoftPool of x moves, for a roofline; x may be on any device, meta included."""
-    dims = len(windows[0])
-    own = Windows.make(x.shape[-dims:], *windows)
-    inputs = x.numel()
-    outputs = prod(x.shape[:-dims]) * prod(own.output_size)
-    compute = torch.promote_types(x.dtype, torch.float32).itemsize
-    scratch = 0
-    if own.scratch:
-        scratch = outputs * 2 * (x.itemsize + 2 * compute) + inputs * x.itemsize
-    elif not own.by_cells and not own.complete:
-        scratch = inputs * x.itemsize
-    return Traffic((inputs + outputs) * x.itemsize, (2 * inputs + outputs) * x.itemsize, scratch)
-
-
-def _windows_launch(
-    mode: str,
-    x: Tensor,
-    beta: Tensor,
-    grad: Tensor,
-    out: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    inner: int,
-    windows: Windows,
-    lanes: int | None,
-) -> Launch:
-    outputs = x.numel() // prod(windows.size) * prod(windows.output_size)
-    arguments = {
-        "x": x,
-        "beta": beta,
-        "grad": grad,
-        "out": out,
-        "scale": scale,
-        "shift": shift,
-        "size": windows.size,
-        "output_size": windows.output_size,
-        "inner": inner,
-        "outputs": outputs,
-        "kernel": windows.kernel,
-        "stride": windows.stride,
-        "padding": windows.padding,
-        "dilation": windows.dilation,
-        "wide": _wide(x, outputs, inner, windows),
-        "shrink": 0.5 / power_of_two(windows.volume),
-    }
-    if windows.volume <= MOST_TAPS and mode != "gradient":
-        block = _block(x, inner, windows.volume, lanes)
-        arguments |= {"clipped": windows.clipped, "statistics": mode == "statistics", "block": block}
-        return Launch(kernels.small_windows, -(-outputs // block), arguments)
-    tile = 8 * WARPS * _lanes(lanes)
-    row = min(power_of_two(windows.volume), 512 if inner == 1 else 16)
-    arguments |= {"mode": mode, "block": tile // row, "block_window": row}
-    return Launch(kernels.large_windows, -(-outputs * row // tile), arguments)
-
-
-def _cells_launch(
-    grad: Tensor, x: Tensor, beta: Tensor, dx: Tensor, inner: int, windows: Windows, lanes: int | None
-) -> Launch:
-    cells = x.numel() // prod(windows.size) * prod(windows.cells)
-    block = _block(x, inner, windows.volume + 2 * prod(windows.stride), lanes)
-    arguments = {
-        "x": x,
-        "beta": beta,
-        "grad": grad,
-        "out": dx,
-        "size": windows.size,
-        "output_size": windows.output_size,
-        "inner": inner,
-        "cell_size": windows.cells,
-        "cells": cells,
-        "kernel": windows.kernel,
-        "stride": windows.stride,
-        "padding": windows.padding,
-        "dilation": windows.dilation,
-        "covering": windows.covering,
-        "wide": _wide(x, cells, inner, windows),
-        "block": block,
-    }
-    return Launch(kernels.cell_gradient, -(-cells // block), arguments)
-
-
-def _gather_launch(
-    x: Tensor,
-    beta: Tensor,
-    centre: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    dx: Tensor,
-    inner: int,
-    windows: Windows,
-    lanes: int | None,
-) -> Launch:
-    block = _block(x, inner, 10, lanes)
-    arguments = {
-        "x": x,
-        "beta": beta,
-        "centre": centre,
-        "scale": scale,
-        "shift": shift,
-        "out": dx,
-        "size": windows.size,
-        "output_size": windows.output_size,
-        "inner": inner,
-        "inputs": x.numel(),
-        "kernel": windows.kernel,
-        "stride": windows.stride,
-        "padding": windows.padding,
-        "dilation": windows.dilation,
-        "covering": windows.covering,
-        "unroll": prod(windows.covering) <= MOST_UNROLLED,
-        "wide": _wide(x, centre.numel(), inner, windows),
-        "block": block,
-    }
-    return Launch(kernels.gather_windows, -(-x.numel() // block), arguments)
+def _call(x: Tensor, beta: Tensor, inner: int, windows: tuple[Sizes, ...]) -> Call:
+    own = Windows.make(x.shape[-len(windows[0]) :], *windows)
+    return Call(x, _beside(beta, x), inner, own, lanes=64 if torch.version.hip else 32)
 
 
 def _dense(x: Tensor, dims: int) -> tuple[Tensor, int]:
-    """(x or a contiguous copy, number of elements that lie between spatial neighbours)."""
+    """(x or a contiguous copy, number of elements that lie between neighbours in the last dimension)."""
     if x.is_contiguous():
         return x, 1
     if x.dim() == dims + 2 and dims > 1 and x.is_contiguous(memory_format=_channels_last(x)):
@@ -235,31 +181,12 @@ def _channels_last(x: Tensor) -> torch.memory_format:
 
 
 def _beside(beta: Tensor, x: Tensor) -> Tensor:
-    """beta where the kernel can read it. A number on the CPU is filled in: that waits for no stream, and a CUDA graph
-    may record it.
+    """beta where the kernel can read it.
+
+    A number on the CPU is filled in: that waits for no stream, and a CUDA graph may record it.
     """
     if beta.device == x.device:
         return beta
     if beta.device.type == "cpu":
         return torch.full((1,), beta.item(), dtype=beta.dtype, device=x.device)
     return beta.to(x.device)
-
-
-def _lanes(lanes: int | None) -> int:
-    return lanes or (64 if torch.version.hip else 32)
-
-
-def _block(x: Tensor, inner: int, values: int, lanes: int | None) -> int:
-    """Elements a program: as many a lane as make 16 bytes, fewer where each holds many values in registers.
-
-    Lanes that load whole channel vectors may hold more than those that load one element at a time.
-    """
-    words = max(x.itemsize // 4, 1)
-    each = min(16 // x.itemsize, max((40 if inner == 1 else 80) // (values * words), 1))
-    return WARPS * _lanes(lanes) * (1 << (each.bit_length() - 1))
-
-
-def _wide(x: Tensor, count: int, inner: int, windows: Windows) -> bool:
-    """Whether any offset, those just outside the tensors included, needs 64 bits."""
-    reach = span(windows.size, windows.extent) * inner
-    return max(x.numel() + reach, count) >= WIDE_FROM

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,9 +12,11 @@ Triple = tuple[int, ...]
 
 # A window of up to this many elements is held in registers.
 MOST_TAPS = 32
-# `cell_gradient` evaluates every window that covers a cell anew. Up to this many window elements per input that costs
-# less than writing three numbers per output and reading them back: an estimate from byte and instruction counts.
+# `cell_gradient` evaluates every window that covers a cell anew. Up to this many window elements per input that should
+# cost less than writing three numbers per output and reading them back (an estimate from byte and instruction counts);
+# up to this many per cell the compiled code stays short.
 MOST_TAPS_PER_INPUT = 16
+MOST_TAPS_PER_CELL = 36
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Windows:
         return all(k == s and o * s - p >= n for n, k, s, p, o in rows)
 
     @property
+    def reach(self) -> int:
+        """Rows' elements from before a window's first to beyond its last: how far outside the input an offset may lie."""
+        t, h, w = self.extent
+        return (t * self.size[1] + h) * self.size[2] + w
+
+    @property
     def cells(self) -> Triple:
         """How many cells of `stride` elements, starting where windows start, it takes to cover the input."""
         rows = zip(self.size, self.stride, self.padding, strict=True)
@@ -80,9 +87,9 @@ class Windows:
     @property
     def by_cells(self) -> bool:
         """Whether the gradient is best computed by evaluating windows anew; see MOST_TAPS_PER_INPUT."""
-        cell = prod(self.stride)
-        small = max(self.volume, cell) <= MOST_TAPS
-        return small and prod(self.covering) * self.volume <= MOST_TAPS_PER_INPUT * cell
+        cell, taps = prod(self.stride), prod(self.covering) * self.volume
+        small = self.volume + cell <= MOST_TAPS
+        return small and taps <= min(MOST_TAPS_PER_INPUT * cell, MOST_TAPS_PER_CELL)
 
     @property
     def scratch(self) -> bool:
@@ -119,9 +126,3 @@ class _Dimension:
 def power_of_two(value: int) -> int:
     """The smallest power of two that is not smaller."""
     return 1 << (value - 1).bit_length()
-
-
-def span(sizes: Sequence[int], reach: Sequence[int]) -> int:
-    """Elements between an element and the one `reach` steps further in every dimension."""
-    t, h, w = reach
-    return (t * sizes[1] + h) * sizes[2] + w
