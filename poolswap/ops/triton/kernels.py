@@ -49,10 +49,10 @@ def small_windows(
     volume: tl.constexpr = kernel[0] * kernel[1] * kernel[2]
     b = tl.load(beta).to(compute)
     top, centre = _centre(taps, b, volume)
-    total, mean, exponent = _average(taps, centre, b, volume, shrink)
+    total, mean = _average(taps, centre, b, volume, shrink)
     if statistics:
         g = tl.load(grad + index, mask=keep, other=0.0).to(compute)
-        _store_statistics(out, scale, shift, index, keep, top, centre, g / total, 1.0 - exponent)
+        _store_statistics(out, scale, shift, index, keep, top, centre, g / total, 1.0 - mean * _rate(b, 1.0 / shrink))
     else:
         _store_output(out, index, keep, top, centre, mean, shrink)
 
@@ -106,20 +106,19 @@ def large_windows(
 
     total = tl.full((block, block_window), 0.0, compute)
     mean = tl.full((block, block_window), 0.0, compute)
-    exponent = tl.full((block, block_window), 0.0, compute)
     for start in range(0, volume, block_window):
         offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-        e, half, power = _weigh(v, centre[:, None], b, shrink)
+        e, distance = _weigh(v, centre[:, None], b, shrink)
         total += e
-        mean += e * half
-        exponent += e * power
+        mean += e * distance
     total = tl.reduce(total, 1, _plus)
+    mean = tl.reduce(mean, 1, _plus) / total
     if mode == "forward":
-        _store_output(out, index, keep, top, centre, tl.reduce(mean, 1, _plus) / total, shrink)
+        _store_output(out, index, keep, top, centre, mean, shrink)
     else:
         g = tl.load(grad + index, mask=keep, other=0.0).to(compute) / total
-        rest = 1.0 - tl.reduce(exponent, 1, _plus) / total
+        rest = 1.0 - mean * _rate(b, 1.0 / shrink)
         if mode == "statistics":
             _store_statistics(out, scale, shift, index, keep, top, centre, g, rest)
         else:
@@ -129,7 +128,7 @@ def large_windows(
                     outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window
                 )
                 v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-                share = _share(v, centre[:, None], g[:, None], rest[:, None], b)
+                share = _share(v, centre[:, None], g[:, None], rest[:, None], b, 0.5)
                 tl.store(out + offset, share.to(out.dtype.element_ty), mask=mask)
 
 
@@ -195,6 +194,7 @@ def cell_gradient(
     dilation: tl.constexpr,
     covering: tl.constexpr,
     wide: tl.constexpr,
+    shrink: tl.constexpr,
     block: tl.constexpr,
 ):
     """One lane a cell of stride[0] x stride[1] x stride[2] inputs that starts where a window starts.
@@ -219,13 +219,14 @@ def cell_gradient(
         first = (ot * stride[0] - padding[0], oh * stride[1] - padding[1], ow * stride[2] - padding[2])
         taps = _load_window(x, outer, first, channel, size, inner, exists, kernel, dilation, True, compute)
         top, centre = _centre(taps, b, volume)
-        total, _mean, exponent = _average(taps, centre, b, volume, 0.5)
+        total, mean = _average(taps, centre, b, volume, shrink)
+        rest = 1.0 - mean * _rate(b, 1.0 / shrink)
         centre = tl.where(tl.abs(top) == float("inf"), float("inf"), centre)
         at = (((outer * output_size[0] + ot) * output_size[1] + oh) * output_size[2] + ow) * inner + channel
         g = tl.load(grad + at, mask=exists, other=0.0).to(compute) / total
         for tap in tl.static_range(volume):
             if _cell_of(tap, back, kernel, stride, dilation, covering) >= 0:
-                share = _share(taps[tap], centre, g, 1.0 - exponent, b)
+                share = _share(taps[tap], centre, g, rest, b, shrink)
                 shares = _add_at(shares, _cell_of(tap, back, kernel, stride, dilation, covering), share)
     for cell in tl.static_range(stride[0] * stride[1] * stride[2]):
         it = t * stride[0] - padding[0] + cell // (stride[1] * stride[2])
@@ -266,7 +267,12 @@ def _compute(element):
 
 @triton.jit
 def _within(value, size):
-    return (value >= 0) & (value < size)
+    """0 <= value < size, in one comparison."""
+    if value.dtype == tl.int64:
+        inside = value.to(tl.uint64) < size
+    else:
+        inside = value.to(tl.uint32) < size
+    return inside
 
 
 @triton.jit
@@ -277,16 +283,18 @@ def _load_window(
     """The window's elements in the type of computation, -inf where there is none."""
     origin = (((outer * size[0] + first[0]) * size[1] + first[1]) * size[2] + first[2]) * inner + channel
     taps = ()
-    for tap in tl.static_range(kernel[0] * kernel[1] * kernel[2]):
-        t = tl.full((), tap // (kernel[1] * kernel[2]) * dilation[0], origin.dtype)
-        h = tap // kernel[2] % kernel[1] * dilation[1]
-        w = tap % kernel[2] * dilation[2]
-        mask = keep
-        if clipped:
-            mask = mask & _within(first[0] + t, size[0]) & _within(first[1] + h, size[1])
-            mask = mask & _within(first[2] + w, size[2])
-        value = tl.load(x + (origin + ((t * size[1] + h) * size[2] + w) * inner), mask=mask, other=float("-inf"))
-        taps += (value.to(compute),)
+    for line in tl.static_range(kernel[0] * kernel[1]):
+        t = tl.full((), line // kernel[1] * dilation[0], origin.dtype)
+        h = line % kernel[1] * dilation[1]
+        # With `inner` 1 the taps of a line differ by a constant, which the load instruction adds by itself.
+        start = x + (origin + (t * size[1] + h) * size[2] * inner)
+        for column in tl.static_range(kernel[2]):
+            w = tl.full((), column * dilation[2], origin.dtype)
+            mask = keep
+            if clipped:
+                mask = mask & _within(first[0] + t, size[0]) & _within(first[1] + h, size[1])
+                mask = mask & _within(first[2] + w, size[2])
+            taps += (tl.load(start + w * inner, mask=mask, other=float("-inf")).to(compute),)
     return taps
 
 
@@ -342,41 +350,50 @@ def _lower(value):
 @triton.jit
 def _centre(taps, b, volume: tl.constexpr):
     """(maximum with NaN kept, the shift: the maximum of the real elements, for beta < 0 their minimum)."""
-    top, low = taps[0], _lower(taps[0])
+    top = taps[0]
     for tap in tl.static_range(1, volume):
         top = _greater(top, taps[tap])
-        low = tl.minimum(low, _lower(taps[tap]))
-    return top, tl.where(b < 0, low, top)
+    centre = top
+    if b < 0:
+        centre = _lower(taps[0])
+        for tap in tl.static_range(1, volume):
+            centre = tl.minimum(centre, _lower(taps[tap]))
+    return top, centre
+
+
+@triton.jit
+def _rate(b, factor: tl.constexpr):
+    """b * factor, kept finite so that times a distance of 0 it is 0; NaN stays."""
+    largest: tl.constexpr = 1e308 if b.dtype == tl.float64 else 1e38
+    return tl.clamp(b * factor, -largest, largest, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def _weigh(value, centre, b, shrink: tl.constexpr):
-    """(e, shrink (x - centre), t) of elements with this centre; a power of two no larger than 1/2 keeps both finite."""
+    """(e, shrink (x - centre)) of elements with this centre; a power of two no larger than 1/2 keeps both finite."""
     real = value != float("-inf")
     distance = tl.where(real, value, centre) * shrink - centre * shrink
-    t = distance * (b / shrink)
-    t = tl.where(t < -1000.0, -1000.0, t)  # exp() of it is 0, and 0 * t stays 0
-    return tl.where(real, tl.exp(t), 0.0), distance, t
+    log2_e: tl.constexpr = 1.4426950408889634
+    return tl.where(real, tl.exp2(distance * _rate(b, log2_e / shrink)), 0.0), distance
 
 
 @triton.jit
 def _average(taps, centre, b, volume: tl.constexpr, shrink: tl.constexpr):
-    """(sum e, weighted mean of shrink (x - centre), weighted mean of t)."""
+    """(sum e, weighted mean of shrink (x - centre))."""
     total = tl.full(centre.shape, 0.0, centre.dtype)
     mean = tl.full(centre.shape, 0.0, centre.dtype)
-    exponent = tl.full(centre.shape, 0.0, centre.dtype)
     for tap in tl.static_range(volume):
-        e, distance, t = _weigh(taps[tap], centre, b, shrink)
+        e, distance = _weigh(taps[tap], centre, b, shrink)
         total += e
         mean += e * distance
-        exponent += e * t
-    return total, mean / total, exponent / total
+    return total, mean / total
 
 
 @triton.jit
-def _share(value, centre, scale, shift, b):
+def _share(value, centre, scale, shift, b, shrink: tl.constexpr):
     """What a window gives its element `value`: g w (1 + t - sum_j w_j t_j), 0 from a window whose centre is +inf."""
-    e, _distance, t = _weigh(value, centre, b, 0.5)
+    e, distance = _weigh(value, centre, b, shrink)
+    t = tl.maximum(distance * _rate(b, 1.0 / shrink), -1000.0)  # no less, so that 0 * t is 0
     return tl.where(centre == float("inf"), 0.0, scale * e * (shift + t))
 
 
@@ -396,7 +413,7 @@ def _share_of(
     m = tl.load(centre + at, mask=mask, other=float("inf")).to(compute)
     g = tl.load(scale + at, mask=mask, other=0.0)
     rest = tl.load(shift + at, mask=mask, other=0.0)
-    return _share(v, m, g, rest, b)
+    return _share(v, m, g, rest, b, 0.5)
 
 
 @triton.jit
@@ -408,7 +425,7 @@ def _covers(distance, kernel: tl.constexpr, dilation: tl.constexpr):
 @triton.jit
 def _store_output(out, index, keep, top, centre, mean, shrink: tl.constexpr):
     """y = centre + the mean distance, added while small; the maximum itself where that is infinite."""
-    y = (centre * shrink + mean) / shrink
+    y = (centre * shrink + mean) * (1.0 / shrink)
     y = tl.where(tl.abs(top) == float("inf"), top, y)
     tl.store(out + index, y.to(out.dtype.element_ty), mask=keep)
 

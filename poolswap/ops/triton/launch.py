@@ -96,7 +96,7 @@ class Call:
 
     def _over_outputs(self, mode: str, **tensors: Tensor) -> Launch:
         count = self._outer * prod(self.windows.output_size)
-        arguments = self._arguments(count) | tensors | {"shrink": 0.5 / power_of_two(self.windows.volume)}
+        arguments = self._arguments(count) | tensors | {"shrink": self.windows.shrink}
         if self.windows.volume <= MOST_TAPS and mode != "gradient":
             block = self._block(self.windows.volume)
             arguments |= {"clipped": self.windows.clipped, "statistics": mode == "statistics", "block": block}
@@ -110,7 +110,7 @@ class Call:
     def _over_cells(self, grad: Tensor, dx: Tensor) -> Launch:
         count = self._outer * prod(self.windows.cells)
         block = self._block(2 * (self.windows.volume + prod(self.windows.stride)))
-        own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "block": block}
+        own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "shrink": self.windows.shrink, "block": block}
         return Launch(kernels.cell_gradient, -(-count // block), self._arguments(count) | own)
 
     def _over_inputs(self, centre: Tensor, scale: Tensor, shift: Tensor, dx: Tensor) -> Launch:

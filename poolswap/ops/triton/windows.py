@@ -15,7 +15,7 @@ MOST_TAPS = 32
 # `cell_gradient` evaluates every window that covers a cell anew. Up to this many window elements per input that should
 # cost less than writing three numbers per output and reading them back (an estimate from byte and instruction counts);
 # up to this many per cell the compiled code stays short.
-MOST_TAPS_PER_INPUT = 16
+MOST_TAPS_PER_INPUT = 4
 MOST_TAPS_PER_CELL = 36
 
 
@@ -49,6 +49,11 @@ class Windows:
     def volume(self) -> int:
         """Elements of a window, padding included."""
         return prod(self.kernel)
+
+    @property
+    def shrink(self) -> float:
+        """A power of two that makes sums of distances in a window finite."""
+        return 0.5 / power_of_two(self.volume)
 
     @property
     def extent(self) -> Triple:
