@@ -207,8 +207,9 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     handles = []
     for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(path)))
-        handles.append(module.register_forward_hook(leave, always_call=not isinstance(module, torch.jit.ScriptModule)))
+        if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks: its kernels count for its caller
+            handles.append(module.register_forward_pre_hook(enter(path)))
+            handles.append(module.register_forward_hook(leave, always_call=True))
     try:
         yield
     finally:

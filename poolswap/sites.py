@@ -270,7 +270,7 @@ def _obstacle(event: Event, slot: _Slot, module: nn.Module, kind: Kind) -> str |
     """Why the site cannot be replaced, or None."""
     call = event.call
     if call is None:
-        return "runs inside TorchScript, where no call can be replaced"
+        return "runs inside TorchScript below this module, where no call can be replaced"
     if call.returns_indices:
         return "returns indices, which only max pooling has"
     if call.divisor_override is not None:
