@@ -36,7 +36,7 @@ def _interpreted(module: str) -> dict[str, Any]:
     jitted = {name: value for name, value in names.items() if isinstance(value, JITFunction)}
     copies = {name: InterpretedFunction(_copy(value.fn, names)) for name, value in jitted.items()}
     for name, copy in copies.items():
-        # What a kernel calls must not patch triton.language once more, as an InterpretedFunction does and leaves behind.
+        # An InterpretedFunction patches triton.language; what a kernel calls must not do so once more.
         names[name] = copy.rewrite()
         names[name].fn = names[name]  # tl.reduce looks for it
     names |= {name: value.fn for name, value in names.items() if isinstance(value, ConstexprFunction)}

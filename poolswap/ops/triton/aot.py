@@ -58,9 +58,10 @@ def plan(case: str, dtype: torch.dtype, target: str, channels_last: bool = False
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one kernel became on one target: per thread `registers` and bytes of `spills`, per program bytes of `shared`.
+    """What one kernel became on one target.
 
-    `load` and `store` are the widest accesses to global memory in bytes, `offset_bits` the narrowest pointer offset.
+    `registers` and bytes of `spills` are a thread's, bytes of `shared` memory a program's; `load` and `store` are the
+    widest accesses to global memory in bytes, `offset_bits` the narrowest pointer offset.
     """
 
     kernel: str
@@ -81,7 +82,9 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
         text = result.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         spills = _number(r"\.vgpr_spill_count:\s+(\d+)", text) + _number(r"\.private_segment_fixed_size:\s+(\d+)", text)
-        widths = {access: [_HIP_WIDTHS[w] for w in re.findall(_HIP_ACCESS.format(access), text)] for access in _ACCESSES}
+        widths = {
+            access: [_HIP_WIDTHS[w] for w in re.findall(_HIP_ACCESS.format(access), text)] for access in _ACCESSES
+        }
     else:
         registers, spills = _resources(result.asm["cubin"])
         found = {access: re.findall(_PTX_ACCESS.format(access), result.asm["ptx"]) for access in _ACCESSES.values()}
@@ -109,7 +112,7 @@ def _form(launch: Launch) -> str:
     """The kernel's name with what it does, where it does several things."""
     arguments = launch.arguments
     mode = arguments.get("mode", "statistics" if arguments.get("statistics") else None)
-    return launch.kernel.__name__ + (f" {mode}" if mode else "")
+    return f"{launch.kernel.__name__} {mode or ''}".rstrip()
 
 
 def _source(launch: Launch, gpu: GPUTarget) -> tuple[Any, GPUTarget, dict[str, Any]]:

@@ -8,6 +8,7 @@ whose handling of infinities and NaN every kernel repeats. Arithmetic is float64
 `wide` makes every offset 64 bits; `clipped` says that some window reaches over the input's edge.
 """
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, no-any-return"
 from __future__ import annotations
 
 import triton
@@ -122,13 +123,13 @@ def large_windows(
         if mode == "statistics":
             _store_statistics(out, scale, shift, index, keep, top, centre, g, rest)
         else:
-            centre = tl.where(tl.abs(top) == float("inf"), float("inf"), centre)
+            endless = (tl.abs(top) == float("inf"))[:, None]
             for start in range(0, volume, block_window):
                 offset, mask = _tile(
                     outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window
                 )
                 v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-                share = _share(v, centre[:, None], g[:, None], rest[:, None], b, 0.5)
+                share = tl.where(endless, 0.0, _share(v, centre[:, None], g[:, None], rest[:, None], b, shrink))
                 tl.store(out + offset, share.to(out.dtype.element_ty), mask=mask)
 
 
@@ -151,6 +152,7 @@ def gather_windows(
     covering: tl.constexpr,
     unroll: tl.constexpr,
     wide: tl.constexpr,
+    shrink: tl.constexpr,
     block: tl.constexpr,
 ):
     """One lane an input element: dx is the sum over the windows that may cover it, at most `covering` a dimension."""
@@ -166,13 +168,13 @@ def gather_windows(
         for back in tl.static_range(candidates):
             total += _share_of(
                 back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
-                kernel, stride, dilation, covering, compute,
+                kernel, stride, dilation, covering, compute, shrink,
             )  # fmt: skip
     else:
         for back in range(candidates):
             total += _share_of(
                 back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
-                kernel, stride, dilation, covering, compute,
+                kernel, stride, dilation, covering, compute, shrink,
             )  # fmt: skip
     tl.store(out + index, total.to(out.dtype.element_ty), mask=keep)
 
@@ -221,12 +223,12 @@ def cell_gradient(
         top, centre = _centre(taps, b, volume)
         total, mean = _average(taps, centre, b, volume, shrink)
         rest = 1.0 - mean * _rate(b, 1.0 / shrink)
-        centre = tl.where(tl.abs(top) == float("inf"), float("inf"), centre)
+        endless = tl.abs(top) == float("inf")
         at = (((outer * output_size[0] + ot) * output_size[1] + oh) * output_size[2] + ow) * inner + channel
         g = tl.load(grad + at, mask=exists, other=0.0).to(compute) / total
         for tap in tl.static_range(volume):
             if _cell_of(tap, back, kernel, stride, dilation, covering) >= 0:
-                share = _share(taps[tap], centre, g, rest, b, shrink)
+                share = tl.where(endless, 0.0, _share(taps[tap], centre, g, rest, b, shrink))
                 shares = _add_at(shares, _cell_of(tap, back, kernel, stride, dilation, covering), share)
     for cell in tl.static_range(stride[0] * stride[1] * stride[2]):
         it = t * stride[0] - padding[0] + cell // (stride[1] * stride[2])
@@ -268,11 +270,8 @@ def _compute(element):
 @triton.jit
 def _within(value, size):
     """0 <= value < size, in one comparison."""
-    if value.dtype == tl.int64:
-        inside = value.to(tl.uint64) < size
-    else:
-        inside = value.to(tl.uint32) < size
-    return inside
+    unsigned: tl.constexpr = tl.uint64 if value.dtype == tl.int64 else tl.uint32
+    return value.to(unsigned) < size
 
 
 @triton.jit
@@ -315,7 +314,7 @@ def _cell_of(tap, back, kernel, stride, dilation, covering):
     """Where in a cell this tap falls of the window that starts `back` steps before the cell, or -1."""
     steps = (back // (covering[1] * covering[2]), back // covering[2] % covering[1], back % covering[2])
     taps = (tap // (kernel[1] * kernel[2]), tap // kernel[2] % kernel[1], tap % kernel[2])
-    t, h, w = (i * d - b * s for i, d, b, s in zip(taps, dilation, steps, stride))
+    t, h, w = (i * d - b * s for i, d, b, s in zip(taps, dilation, steps, stride, strict=True))
     if not (0 <= t < stride[0] and 0 <= h < stride[1] and 0 <= w < stride[2]):
         return -1
     return (t * stride[1] + h) * stride[2] + w
@@ -323,7 +322,7 @@ def _cell_of(tap, back, kernel, stride, dilation, covering):
 
 @triton.jit
 def _add_at(values, place: tl.constexpr, value):
-    return values[:place] + (values[place] + value,) + values[place + 1 :]
+    return values[:place] + (values[place] + value,) + values[place + 1 :]  # noqa: RUF005 - Triton has no starred tuples
 
 
 @triton.jit
@@ -391,16 +390,17 @@ def _average(taps, centre, b, volume: tl.constexpr, shrink: tl.constexpr):
 
 @triton.jit
 def _share(value, centre, scale, shift, b, shrink: tl.constexpr):
-    """What a window gives its element `value`: g w (1 + t - sum_j w_j t_j), 0 from a window whose centre is +inf."""
+    """What a window whose maximum is finite gives its element `value`: g w (1 + t - sum_j w_j t_j)."""
     e, distance = _weigh(value, centre, b, shrink)
     t = tl.maximum(distance * _rate(b, 1.0 / shrink), -1000.0)  # no less, so that 0 * t is 0
-    return tl.where(centre == float("inf"), 0.0, scale * e * (shift + t))
+    return scale * e * (shift + t)
 
 
 @triton.jit
 def _share_of(
     back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
     kernel: tl.constexpr, stride: tl.constexpr, dilation: tl.constexpr, covering: tl.constexpr, compute: tl.constexpr,
+    shrink: tl.constexpr,
 ):  # fmt: skip
     """The share of the window `back` steps before the last that starts no later than the element."""
     ot = place[0] // stride[0] - back // (covering[1] * covering[2])
@@ -413,7 +413,7 @@ def _share_of(
     m = tl.load(centre + at, mask=mask, other=float("inf")).to(compute)
     g = tl.load(scale + at, mask=mask, other=0.0)
     rest = tl.load(shift + at, mask=mask, other=0.0)
-    return _share(v, m, g, rest, b, 0.5)
+    return tl.where(m == float("inf"), 0.0, _share(v, m, g, rest, b, shrink))
 
 
 @triton.jit

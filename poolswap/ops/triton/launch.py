@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from poolswap.ops.reference import Sizes
-from poolswap.ops.soft_pool import empty_output
+from poolswap.ops.soft_pool import empty_output, layout_of
 from poolswap.ops.triton import kernels
 from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two
 
@@ -76,7 +76,12 @@ class Call:
 
     @property
     def _outer(self) -> int:
+        """Elements per position, but for those between neighbours."""
         return self.x.numel() // prod(self.windows.size)
+
+    @property
+    def _outputs(self) -> int:
+        return self._outer * prod(self.windows.output_size)
 
     def _arguments(self, count: int) -> dict[str, Any]:
         windows = self.windows
@@ -91,26 +96,26 @@ class Call:
             "stride": windows.stride,
             "padding": windows.padding,
             "dilation": windows.dilation,
-            "wide": max(self.x.numel() + windows.reach * self.inner, count) >= WIDE_FROM,
+            "shrink": windows.shrink,
+            "wide": max(self.x.numel() + windows.reach * self.inner, self._outputs) >= WIDE_FROM,
         }
 
     def _over_outputs(self, mode: str, **tensors: Tensor) -> Launch:
-        count = self._outer * prod(self.windows.output_size)
-        arguments = self._arguments(count) | tensors | {"shrink": self.windows.shrink}
+        arguments = self._arguments(self._outputs) | tensors
         if self.windows.volume <= MOST_TAPS and mode != "gradient":
             block = self._block(self.windows.volume)
             arguments |= {"clipped": self.windows.clipped, "statistics": mode == "statistics", "block": block}
-            return Launch(kernels.small_windows, -(-count // block), arguments)
+            return Launch(kernels.small_windows, -(-self._outputs // block), arguments)
         tile = 8 * WARPS * self.lanes
         row = min(power_of_two(self.windows.volume), 512 if self.inner == 1 else 16)
         block = tile // row
         arguments |= {"mode": mode, "block": block, "block_window": row}
-        return Launch(kernels.large_windows, -(-count // block), arguments)
+        return Launch(kernels.large_windows, -(-self._outputs // block), arguments)
 
     def _over_cells(self, grad: Tensor, dx: Tensor) -> Launch:
         count = self._outer * prod(self.windows.cells)
         block = self._block(2 * (self.windows.volume + prod(self.windows.stride)))
-        own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "shrink": self.windows.shrink, "block": block}
+        own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "block": block}
         return Launch(kernels.cell_gradient, -(-count // block), self._arguments(count) | own)
 
     def _over_inputs(self, centre: Tensor, scale: Tensor, shift: Tensor, dx: Tensor) -> Launch:
@@ -133,26 +138,21 @@ class Call:
 
 def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     """See `poolswap.ops.triton.forward`."""
-    out = empty_output(x, windows[-1])
-    if out.numel() == 0:
-        return out
-    dense, inner = _dense(x, len(windows[0]))
-    y = out if dense is x else empty_output(dense, windows[-1])
-    run(_call(dense, beta, inner, windows).forward(y))
-    return out if y is out else out.copy_(y)
+    x, inner = _dense(x, len(windows[0]))
+    y = empty_output(x, windows[-1])
+    if y.numel():
+        run(_call(x, beta, inner, windows).forward(y))
+    return y
 
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     """See `poolswap.ops.triton.backward`."""
-    spatial = x.shape[-len(windows[0]) :]
-    out = empty_output(x, spatial)
-    if out.numel() == 0:
-        return out
-    dense, inner = _dense(x, len(windows[0]))
-    dx = out if dense is x else empty_output(dense, spatial)
-    grad = grad.contiguous() if inner == 1 else grad.contiguous(memory_format=_channels_last(x))
-    run(_call(dense, beta, inner, windows).backward(grad, dx))
-    return out if dx is out else out.copy_(dx)
+    x, inner = _dense(x, len(windows[0]))
+    dx = torch.empty_like(x)
+    if dx.numel():
+        grad = grad.contiguous(memory_format=torch.contiguous_format if inner == 1 else layout_of(x))
+        run(_call(x, beta, inner, windows).backward(grad, dx))
+    return dx
 
 
 def run(launches: Iterator[Launch]) -> None:
@@ -163,21 +163,15 @@ def run(launches: Iterator[Launch]) -> None:
 
 
 def _call(x: Tensor, beta: Tensor, inner: int, windows: tuple[Sizes, ...]) -> Call:
-    own = Windows.make(x.shape[-len(windows[0]) :], *windows)
-    return Call(x, _beside(beta, x), inner, own, lanes=64 if torch.version.hip else 32)
+    lanes = torch.cuda.get_device_properties(x.device).warp_size if x.is_cuda else 32
+    return Call(x, _beside(beta, x), inner, Windows.make(x.shape[-len(windows[0]) :], *windows), lanes)
 
 
 def _dense(x: Tensor, dims: int) -> tuple[Tensor, int]:
     """(x or a contiguous copy, number of elements that lie between neighbours in the last dimension)."""
-    if x.is_contiguous():
-        return x, 1
-    if x.dim() == dims + 2 and dims > 1 and x.is_contiguous(memory_format=_channels_last(x)):
+    if x.dim() == dims + 2 and layout_of(x) != torch.contiguous_format:
         return x, x.shape[1]
     return x.contiguous(), 1
-
-
-def _channels_last(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
 def _beside(beta: Tensor, x: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Windows:
 
     @property
     def reach(self) -> int:
-        """Rows' elements from before a window's first to beyond its last: how far outside the input an offset may lie."""
+        """How many elements outside the input an offset may lie: from a window's first element to its last."""
         t, h, w = self.extent
         return (t * self.size[1] + h) * self.size[2] + w
 
