@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from functools import cache
 from types import FunctionType
 from typing import Any
+from unittest import mock
 
 import numpy as np
-from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.interpreter import InterpretedFunction, ReduceOps
 from triton.runtime.jit import ConstexprFunction, JITFunction
 
 from poolswap.ops.triton.launch import Launch
 
 
 def run(launches: Iterator[Launch]) -> None:
-    """Stands in for `poolswap.ops.triton.launch.run`; the tensors are on the CPU. Not for threads: while it runs,
-    `triton.language` is the interpreter's.
+    """Stands in for `poolswap.ops.triton.launch.run`; the tensors are on the CPU.
+
+    Not for threads: while it runs, `triton.language` is the interpreter's.
     """
     for launch in launches:
         kernel = _interpreted(launch.kernel.fn.__module__)[launch.kernel.__name__]
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), mock.patch.object(ReduceOps, "generic_reduce", _reduce_by_halves):
             kernel[(launch.grid,)](**launch.arguments)
 
 
@@ -48,3 +50,13 @@ def _copy(function: FunctionType, names: dict[str, Any]) -> FunctionType:
     copy.__module__ = function.__module__
     copy.__annotations__ = function.__annotations__
     return copy
+
+
+def _reduce_by_halves(self: ReduceOps, inputs: tuple[Any, ...]) -> list[Any]:
+    """A reduction of one tensor as a device does it; the interpreter's own calls the combination for every element."""
+    (values,) = inputs
+    data = np.moveaxis(values.handle.data, self.axis, 0)
+    while len(data) > 1:
+        halves = (self.to_tensor(half, values.dtype) for half in np.split(data, 2))
+        data = self.combine_fn.fn(*halves).handle.data
+    return [self.to_tensor(data[0], values.dtype)]

@@ -8,7 +8,7 @@ whose handling of infinities and NaN every kernel repeats. Arithmetic is float64
 `wide` makes every offset 64 bits; `clipped` says that some window reaches over the input's edge.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, no-any-return"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, no-any-return, assignment"
 from __future__ import annotations
 
 import triton
@@ -364,7 +364,8 @@ def _centre(taps, b, volume: tl.constexpr):
 def _rate(b, factor: tl.constexpr):
     """b * factor, kept finite so that times a distance of 0 it is 0; NaN stays."""
     largest: tl.constexpr = 1e308 if b.dtype == tl.float64 else 1e38
-    return tl.clamp(b * factor, -largest, largest, propagate_nan=tl.PropagateNan.ALL)
+    rate = tl.minimum(b * factor, largest, propagate_nan=tl.PropagateNan.ALL)  # tl.clamp: no float64 on sm_90
+    return _greater(rate, -largest)
 
 
 @triton.jit

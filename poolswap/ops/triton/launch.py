@@ -163,8 +163,13 @@ def run(launches: Iterator[Launch]) -> None:
 
 
 def _call(x: Tensor, beta: Tensor, inner: int, windows: tuple[Sizes, ...]) -> Call:
-    lanes = torch.cuda.get_device_properties(x.device).warp_size if x.is_cuda else 32
-    return Call(x, _beside(beta, x), inner, Windows.make(x.shape[-len(windows[0]) :], *windows), lanes)
+    own = Windows.make(x.shape[-len(windows[0]) :], *windows)
+    return Call(x, _beside(beta, x), inner, own, warp_size(x.device))
+
+
+def warp_size(device: torch.device) -> int:
+    """Lanes of a warp (NVIDIA) or wavefront (AMD)."""
+    return int(torch.cuda.get_device_properties(device).warp_size)
 
 
 def _dense(x: Tensor, dims: int) -> tuple[Tensor, int]:
