@@ -101,7 +101,7 @@ def large_windows(
         offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
         top = _greater(top, v)
-        low = tl.minimum(low, _lower(v))
+        low = _less(low, _lower(v))
     top = tl.reduce(top, 1, _greater)
     centre = tl.where(b < 0, tl.reduce(low, 1, _less), top)
 
@@ -332,7 +332,7 @@ def _greater(a, b):
 
 @triton.jit
 def _less(a, b):
-    return tl.minimum(a, b)
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
@@ -348,7 +348,7 @@ def _lower(value):
 
 @triton.jit
 def _centre(taps, b, volume: tl.constexpr):
-    """(maximum with NaN kept, the shift: the maximum of the real elements, for beta < 0 their minimum)."""
+    """(maximum, the shift: the maximum of the real elements, for beta < 0 their minimum), NaN kept."""
     top = taps[0]
     for tap in tl.static_range(1, volume):
         top = _greater(top, taps[tap])
@@ -356,7 +356,7 @@ def _centre(taps, b, volume: tl.constexpr):
     if b < 0:
         centre = _lower(taps[0])
         for tap in tl.static_range(1, volume):
-            centre = tl.minimum(centre, _lower(taps[tap]))
+            centre = _less(centre, _lower(taps[tap]))
     return top, centre
 
 
@@ -364,8 +364,7 @@ def _centre(taps, b, volume: tl.constexpr):
 def _rate(b, factor: tl.constexpr):
     """b * factor, kept finite so that times a distance of 0 it is 0; NaN stays."""
     largest: tl.constexpr = 1e308 if b.dtype == tl.float64 else 1e38
-    rate = tl.minimum(b * factor, largest, propagate_nan=tl.PropagateNan.ALL)  # tl.clamp: no float64 on sm_90
-    return _greater(rate, -largest)
+    return _greater(_less(b * factor, largest), -largest)  # tl.clamp has no float64 on sm_90
 
 
 @triton.jit

@@ -28,6 +28,8 @@ from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two
 WARPS = 4
 # From this many elements on, offsets take 64 bits: 2**31 less the largest block.
 WIDE_FROM = 2**31 - 2**14
+# float32 values that a lane may hold in registers, where there is a choice.
+MOST_VALUES = 40
 # `gather_windows` spells out its loop up to this many windows an element.
 MOST_UNROLLED = 9
 
@@ -106,7 +108,7 @@ class Call:
             block = self._block(self.windows.volume)
             arguments |= {"clipped": self.windows.clipped, "statistics": mode == "statistics", "block": block}
             return Launch(kernels.small_windows, -(-self._outputs // block), arguments)
-        tile = 8 * WARPS * self.lanes
+        tile = WARPS * self.lanes * (8 if self.x.itemsize <= 4 else 4)
         row = min(power_of_two(self.windows.volume), 512 if self.inner == 1 else 16)
         block = tile // row
         arguments |= {"mode": mode, "block": block, "block_window": row}
@@ -127,11 +129,8 @@ class Call:
         return Launch(kernels.gather_windows, -(-count // block), self._arguments(count) | tensors | own)
 
     def _block(self, values: int) -> int:
-        """Elements a program: as many a lane as make 16 bytes, fewer where each holds many values in registers.
-
-        Lanes that load whole channel vectors may hold more than those that load one element at a time.
-        """
-        most = (40 if self.inner == 1 else 80) // (values * max(self.x.itemsize // 4, 1))
+        """Elements a program: as many a lane as make 16 bytes, fewer where each holds many values in registers."""
+        most = MOST_VALUES // (values * max(self.x.itemsize // 4, 1))
         each = min(16 // self.x.itemsize, max(most, 1))
         return WARPS * self.lanes * (1 << (each.bit_length() - 1))
 
