@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -63,6 +64,9 @@ def main() -> None:
             writer = csv.DictWriter(file, list(COLUMNS))
             writer.writeheader()
             writer.writerows(table)
+    spilled = sum(row["spills"] > 0 for row in table)
+    print(f"{len(table)} kernels, {spilled} with spills")
+    sys.exit(spilled > 0)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -64,11 +63,3 @@ def test_compiles_as_intended(case: str, layout: str, target: str) -> None:
 @pytest.mark.parametrize("case", ["2x2/2 backward", "3x3/2 backward", "9x9/1 backward"])
 def test_large_tensors_take_64_bit_offsets(case: str, target: str) -> None:
     check(case, torch.bfloat16, target, "contiguous", wide=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", aot.TARGETS)
-@pytest.mark.parametrize("dtype", aot.DTYPES, ids=str)
-def test_every_case_in_every_dtype(dtype: torch.dtype, target: str) -> None:
-    for case, layout in product(aot.CASES, LAYOUTS):
-        check(case, dtype, target, layout)

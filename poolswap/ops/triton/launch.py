@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -162,8 +163,11 @@ def run(launches: Iterator[Launch]) -> None:
 
 
 def _call(x: Tensor, beta: Tensor, inner: int, windows: tuple[Sizes, ...]) -> Call:
-    own = Windows.make(x.shape[-len(windows[0]) :], *windows)
+    own = _windows(*map(tuple, (x.shape[-len(windows[0]) :], *windows)))
     return Call(x, _beside(beta, x), inner, own, warp_size(x.device))
+
+
+_windows = lru_cache(maxsize=1024)(Windows.make)
 
 
 def warp_size(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -13,10 +14,8 @@ Triple = tuple[int, ...]
 # A window of up to this many elements is held in registers.
 MOST_TAPS = 32
 # `cell_gradient` evaluates every window that covers a cell anew. Up to this many window elements per input that should
-# cost less than writing three numbers per output and reading them back (an estimate from byte and instruction counts);
-# up to this many per cell the compiled code stays short.
+# cost less than writing three numbers per output and reading them back: an estimate from byte and instruction counts.
 MOST_TAPS_PER_INPUT = 4
-MOST_TAPS_PER_CELL = 36
 
 
 @dataclass(frozen=True)
@@ -45,58 +44,57 @@ class Windows:
         columns = zip(*((r.size, r.kernel, r.stride, r.padding, r.dilation, r.output) for r in rows), strict=True)
         return cls(*columns)
 
-    @property
+    @cached_property
     def volume(self) -> int:
         """Elements of a window, padding included."""
         return prod(self.kernel)
 
-    @property
+    @cached_property
     def shrink(self) -> float:
         """A power of two that makes sums of distances in a window finite."""
         return 0.5 / power_of_two(self.volume)
 
-    @property
+    @cached_property
     def extent(self) -> Triple:
         """From a window's first element to its last."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
-    @property
+    @cached_property
     def clipped(self) -> bool:
         """Whether some window reaches over the input's edge."""
         rows = zip(self.size, self.extent, self.stride, self.padding, self.output_size, strict=True)
         return any(p > 0 or (o - 1) * s - p + e > n for n, e, s, p, o in rows)
 
-    @property
+    @cached_property
     def covering(self) -> Triple:
         """At most this many windows cover an element."""
         return tuple(-(-e // s) for e, s in zip(self.extent, self.stride, strict=True))
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether every element lies in a window, given that windows do not overlap."""
         rows = zip(self.size, self.kernel, self.stride, self.padding, self.output_size, strict=True)
         return all(k == s and o * s - p >= n for n, k, s, p, o in rows)
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """How many elements outside the input an offset may lie: from a window's first element to its last."""
         t, h, w = self.extent
         return (t * self.size[1] + h) * self.size[2] + w
 
-    @property
+    @cached_property
     def cells(self) -> Triple:
         """How many cells of `stride` elements, starting where windows start, it takes to cover the input."""
         rows = zip(self.size, self.stride, self.padding, strict=True)
         return tuple(-(-(n + p) // s) - p // s for n, s, p in rows)
 
-    @property
+    @cached_property
     def by_cells(self) -> bool:
         """Whether the gradient is best computed by evaluating windows anew; see MOST_TAPS_PER_INPUT."""
         cell, taps = prod(self.stride), prod(self.covering) * self.volume
-        small = self.volume + cell <= MOST_TAPS
-        return small and taps <= min(MOST_TAPS_PER_INPUT * cell, MOST_TAPS_PER_CELL)
+        return self.volume + cell <= MOST_TAPS and taps <= MOST_TAPS_PER_INPUT * cell
 
-    @property
+    @cached_property
     def scratch(self) -> bool:
         """Whether the gradient goes through stored statistics of the windows."""
         return not self.by_cells and prod(self.covering) > 1
