@@ -33,8 +33,13 @@ def run(launches: Iterator[Launch]) -> None:
 
 @cache
 def _interpreted(module: str) -> dict[str, Any]:
-    """The module's names, every Triton function among them replaced by one that the interpreter can call."""
+    """The module's names, every Triton function among them replaced by one that the interpreter can call.
+
+    So are the functions that these call from the modules they come from.
+    """
     names = dict(vars(sys.modules[module]))
+    for origin in {value.fn.__module__ for value in names.values() if isinstance(value, JITFunction)}:
+        names = vars(sys.modules[origin]) | names
     jitted = {name: value for name, value in names.items() if isinstance(value, JITFunction)}
     copies = {name: InterpretedFunction(_copy(value.fn, names)) for name, value in jitted.items()}
     for name, copy in copies.items():

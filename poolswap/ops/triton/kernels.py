@@ -14,6 +14,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from poolswap.ops.triton.formula import average, centre_of, greater, less, lower, plus, rate_of, share_of, weigh
+
 
 @triton.jit
 def small_windows(
@@ -49,11 +51,11 @@ def small_windows(
     taps = _load_window(x, outer, first, channel, size, inner, keep, kernel, dilation, clipped, compute)
     volume: tl.constexpr = kernel[0] * kernel[1] * kernel[2]
     b = tl.load(beta).to(compute)
-    top, centre = _centre(taps, b, volume)
-    total, mean = _average(taps, centre, b, volume, shrink)
+    top, centre = centre_of(taps, b, volume)
+    total, mean = average(taps, centre, b, volume, shrink)
     if statistics:
         g = tl.load(grad + index, mask=keep, other=0.0).to(compute)
-        _store_statistics(out, scale, shift, index, keep, top, centre, g / total, 1.0 - mean * _rate(b, 1.0 / shrink))
+        _store_statistics(out, scale, shift, index, keep, top, centre, g / total, 1.0 - mean * rate_of(b, 1.0 / shrink))
     else:
         _store_output(out, index, keep, top, centre, mean, shrink)
 
@@ -100,26 +102,26 @@ def large_windows(
     for start in range(0, volume, block_window):
         offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-        top = _greater(top, v)
-        low = _less(low, _lower(v))
-    top = tl.reduce(top, 1, _greater)
-    centre = tl.where(b < 0, tl.reduce(low, 1, _less), top)
+        top = greater(top, v)
+        low = less(low, lower(v))
+    top = tl.reduce(top, 1, greater)
+    centre = tl.where(b < 0, tl.reduce(low, 1, less), top)
 
     total = tl.full((block, block_window), 0.0, compute)
     mean = tl.full((block, block_window), 0.0, compute)
     for start in range(0, volume, block_window):
         offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-        e, distance = _weigh(v, centre[:, None], b, shrink)
+        e, distance = weigh(v, centre[:, None], b, shrink)
         total += e
         mean += e * distance
-    total = tl.reduce(total, 1, _plus)
-    mean = tl.reduce(mean, 1, _plus) / total
+    total = tl.reduce(total, 1, plus)
+    mean = tl.reduce(mean, 1, plus) / total
     if mode == "forward":
         _store_output(out, index, keep, top, centre, mean, shrink)
     else:
         g = tl.load(grad + index, mask=keep, other=0.0).to(compute) / total
-        rest = 1.0 - mean * _rate(b, 1.0 / shrink)
+        rest = 1.0 - mean * rate_of(b, 1.0 / shrink)
         if mode == "statistics":
             _store_statistics(out, scale, shift, index, keep, top, centre, g, rest)
         else:
@@ -129,7 +131,7 @@ def large_windows(
                     outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window
                 )
                 v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
-                share = tl.where(endless, 0.0, _share(v, centre[:, None], g[:, None], rest[:, None], b, shrink))
+                share = tl.where(endless, 0.0, share_of(v, centre[:, None], g[:, None], rest[:, None], b, shrink))
                 tl.store(out + offset, share.to(out.dtype.element_ty), mask=mask)
 
 
@@ -166,13 +168,13 @@ def gather_windows(
     candidates: tl.constexpr = covering[0] * covering[1] * covering[2]
     if unroll:
         for back in tl.static_range(candidates):
-            total += _share_of(
+            total += _from_window(
                 back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
                 kernel, stride, dilation, covering, compute, shrink,
             )  # fmt: skip
     else:
         for back in range(candidates):
-            total += _share_of(
+            total += _from_window(
                 back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
                 kernel, stride, dilation, covering, compute, shrink,
             )  # fmt: skip
@@ -220,15 +222,15 @@ def cell_gradient(
         exists = keep & _within(ot, output_size[0]) & _within(oh, output_size[1]) & _within(ow, output_size[2])
         first = (ot * stride[0] - padding[0], oh * stride[1] - padding[1], ow * stride[2] - padding[2])
         taps = _load_window(x, outer, first, channel, size, inner, exists, kernel, dilation, True, compute)
-        top, centre = _centre(taps, b, volume)
-        total, mean = _average(taps, centre, b, volume, shrink)
-        rest = 1.0 - mean * _rate(b, 1.0 / shrink)
+        top, centre = centre_of(taps, b, volume)
+        total, mean = average(taps, centre, b, volume, shrink)
+        rest = 1.0 - mean * rate_of(b, 1.0 / shrink)
         endless = tl.abs(top) == float("inf")
         at = (((outer * output_size[0] + ot) * output_size[1] + oh) * output_size[2] + ow) * inner + channel
         g = tl.load(grad + at, mask=exists, other=0.0).to(compute) / total
         for tap in tl.static_range(volume):
             if _cell_of(tap, back, kernel, stride, dilation, covering) >= 0:
-                share = tl.where(endless, 0.0, _share(taps[tap], centre, g, rest, b, shrink))
+                share = tl.where(endless, 0.0, share_of(taps[tap], centre, g, rest, b, shrink))
                 shares = _add_at(shares, _cell_of(tap, back, kernel, stride, dilation, covering), share)
     for cell in tl.static_range(stride[0] * stride[1] * stride[2]):
         it = t * stride[0] - padding[0] + cell // (stride[1] * stride[2])
@@ -326,78 +328,7 @@ def _add_at(values, place: tl.constexpr, value):
 
 
 @triton.jit
-def _greater(a, b):
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _less(a, b):
-    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _plus(a, b):
-    return a + b
-
-
-@triton.jit
-def _lower(value):
-    """`value` for a minimum over real elements."""
-    return tl.where(value == float("-inf"), float("inf"), value)
-
-
-@triton.jit
-def _centre(taps, b, volume: tl.constexpr):
-    """(maximum, the shift: the maximum of the real elements, for beta < 0 their minimum), NaN kept."""
-    top = taps[0]
-    for tap in tl.static_range(1, volume):
-        top = _greater(top, taps[tap])
-    centre = top
-    if b < 0:
-        centre = _lower(taps[0])
-        for tap in tl.static_range(1, volume):
-            centre = _less(centre, _lower(taps[tap]))
-    return top, centre
-
-
-@triton.jit
-def _rate(b, factor: tl.constexpr):
-    """b * factor, kept finite so that times a distance of 0 it is 0; NaN stays."""
-    largest: tl.constexpr = 1e308 if b.dtype == tl.float64 else 1e38
-    return _greater(_less(b * factor, largest), -largest)  # tl.clamp has no float64 on sm_90
-
-
-@triton.jit
-def _weigh(value, centre, b, shrink: tl.constexpr):
-    """(e, shrink (x - centre)) of elements with this centre; a power of two no larger than 1/2 keeps both finite."""
-    real = value != float("-inf")
-    distance = tl.where(real, value, centre) * shrink - centre * shrink
-    log2_e: tl.constexpr = 1.4426950408889634
-    return tl.where(real, tl.exp2(distance * _rate(b, log2_e / shrink)), 0.0), distance
-
-
-@triton.jit
-def _average(taps, centre, b, volume: tl.constexpr, shrink: tl.constexpr):
-    """(sum e, weighted mean of shrink (x - centre))."""
-    total = tl.full(centre.shape, 0.0, centre.dtype)
-    mean = tl.full(centre.shape, 0.0, centre.dtype)
-    for tap in tl.static_range(volume):
-        e, distance = _weigh(taps[tap], centre, b, shrink)
-        total += e
-        mean += e * distance
-    return total, mean / total
-
-
-@triton.jit
-def _share(value, centre, scale, shift, b, shrink: tl.constexpr):
-    """What a window whose maximum is finite gives its element `value`: g w (1 + t - sum_j w_j t_j)."""
-    e, distance = _weigh(value, centre, b, shrink)
-    t = tl.maximum(distance * _rate(b, 1.0 / shrink), -1000.0)  # no less, so that 0 * t is 0
-    return scale * e * (shift + t)
-
-
-@triton.jit
-def _share_of(
+def _from_window(
     back, v, b, centre, scale, shift, outer, place, channel, output_size, inner, keep,
     kernel: tl.constexpr, stride: tl.constexpr, dilation: tl.constexpr, covering: tl.constexpr, compute: tl.constexpr,
     shrink: tl.constexpr,
@@ -413,7 +344,7 @@ def _share_of(
     m = tl.load(centre + at, mask=mask, other=float("inf")).to(compute)
     g = tl.load(scale + at, mask=mask, other=0.0)
     rest = tl.load(shift + at, mask=mask, other=0.0)
-    return tl.where(m == float("inf"), 0.0, _share(v, m, g, rest, b, shrink))
+    return tl.where(m == float("inf"), 0.0, share_of(v, m, g, rest, b, shrink))
 
 
 @triton.jit

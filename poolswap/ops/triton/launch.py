@@ -78,13 +78,13 @@ class Call:
             yield self._over_inputs(centre, scale, shift, dx)
 
     @property
-    def _outer(self) -> int:
-        """Elements per position, but for those between neighbours."""
+    def _planes(self) -> int:
+        """Elements at one spatial position: outer * inner."""
         return self.x.numel() // prod(self.windows.size)
 
     @property
     def _outputs(self) -> int:
-        return self._outer * prod(self.windows.output_size)
+        return self._planes * prod(self.windows.output_size)
 
     def _arguments(self, count: int) -> dict[str, Any]:
         windows = self.windows
@@ -116,7 +116,7 @@ class Call:
         return Launch(kernels.large_windows, -(-self._outputs // block), arguments)
 
     def _over_cells(self, grad: Tensor, dx: Tensor) -> Launch:
-        count = self._outer * prod(self.windows.cells)
+        count = self._planes * prod(self.windows.cells)
         block = self._block(2 * (self.windows.volume + prod(self.windows.stride)))
         own = {"grad": grad, "out": dx, "cells": self.windows.cells, "covering": self.windows.covering, "block": block}
         return Launch(kernels.cell_gradient, -(-count // block), self._arguments(count) | own)
