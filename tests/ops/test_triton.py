@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from poolswap.geometry import Geometry
-from poolswap.ops import reference
+from poolswap.ops import reference, triton
 from poolswap.ops.triton.windows import Windows
 
 launch = pytest.importorskip("poolswap.ops.triton.launch", reason="Triton is not installed")
@@ -125,7 +125,8 @@ def run(case: Case, device: str) -> tuple[Tensor, Tensor]:
     """(y, dx) by the kernels, on the CPU."""
     x, grad = (t.to(device) for t in case.make())
     beta = torch.tensor(case.beta, dtype=torch.float64, device=device)
-    return launch.forward(x, beta, *case.windows).cpu(), launch.backward(grad, x, beta, *case.windows).cpu()
+    y = triton.forward(x, beta, *case.windows)
+    return y.cpu(), triton.backward(grad, x, y, beta, *case.windows).cpu()
 
 
 def check(case: Case, device: str) -> None:
@@ -225,8 +226,8 @@ def test_unbatched_more_leading_dimensions_and_empty(device: str, leading: tuple
     padding, output_size = geometry.place((5, 5))
     windows = (geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size)
     beta = torch.ones((), device=device)
-    y = launch.forward(x, beta, *windows)
-    dx = launch.backward(torch.ones_like(y), x, beta, *windows)
+    y = triton.forward(x, beta, *windows)
+    dx = triton.backward(torch.ones_like(y), x, y, beta, *windows)
     torch.testing.assert_close(y, reference.forward(x, beta, *windows))
     torch.testing.assert_close(dx, reference.backward(torch.ones_like(y), x, y, beta, *windows))
 
@@ -239,7 +240,7 @@ def test_beta_is_any_tensor_of_one_number(device: str, dtype: torch.dtype, shape
     beta = torch.full(shape, 2, dtype=dtype)
     expected = reference.forward(x, beta.reshape(()), *case.windows)
     for place in {"cpu", device}:
-        torch.testing.assert_close(launch.forward(x.to(device), beta.to(place), *case.windows).cpu(), expected)
+        torch.testing.assert_close(triton.forward(x.to(device), beta.to(place), *case.windows).cpu(), expected)
 
 
 @pytest.mark.parametrize("beta", [1e38, -1e38, 3e-39, float("nan")])
@@ -259,9 +260,9 @@ def test_the_largest_floats_do_not_overflow(device: str) -> None:
     for volume in (2, 9, 32, 40):
         x = torch.tensor([largest, -largest]).repeat(volume // 2).repeat(1, 1, 4).to(device)
         windows = ([volume], [volume], [0], [1], [x.shape[-1] // volume])
-        y = launch.forward(x, torch.ones((), device=device), *windows)
+        y = triton.forward(x, torch.ones((), device=device), *windows)
         assert torch.equal(y, torch.full_like(y, largest))
-        average = launch.forward(x, torch.zeros((), device=device), *windows)
+        average = triton.forward(x, torch.zeros((), device=device), *windows)
         assert average.isfinite().all()
 
 
