@@ -171,6 +171,7 @@ def test_every_kernel_in_every_dtype(device: str, dtype: torch.dtype, values: st
     for geometry, size in [
         (Geometry.make(2, 2), (6, 6)),
         (Geometry.make(2, 3, 2, 1), (7, 7)),
+        (Geometry.make(2, 4, 1), (6, 6)),
         (Geometry.make(2, 6, 3, 3), (9, 9)),
         (Geometry.make(2, 7), (7, 7)),
     ]:

@@ -76,6 +76,8 @@ def large_windows(
     stride,
     padding,
     dilation,
+    clipped: tl.constexpr,
+    rows: tl.constexpr,
     wide: tl.constexpr,
     shrink: tl.constexpr,
     mode: tl.constexpr,
@@ -85,7 +87,8 @@ def large_windows(
     """A tile of outputs by window elements; the window is read again from cache for its sums.
 
     `mode` "forward" and "statistics" are those of `small_windows`; "gradient" writes dx to `out` for windows that do
-    not overlap, where every element belongs to one window at most.
+    not overlap, where every element belongs to one window at most. `rows` says that windows are one line each, as all
+    of global pooling's are.
     """
     index, keep = _indices(count, wide, block)
     outer, t, h, w, channel = _split(index, output_size, inner)
@@ -100,17 +103,24 @@ def large_windows(
     top = tl.full((block, block_window), float("-inf"), compute)
     low = tl.full((block, block_window), float("inf"), compute)
     for start in range(0, volume, block_window):
-        offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
+        offset, mask = _tile(
+            outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, clipped, rows, block_window
+        )
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
         top = greater(top, v)
-        low = less(low, lower(v))
+        if b < 0:
+            low = less(low, lower(v))
     top = tl.reduce(top, 1, greater)
-    centre = tl.where(b < 0, tl.reduce(low, 1, less), top)
+    centre = top
+    if b < 0:
+        centre = tl.reduce(low, 1, less)
 
     total = tl.full((block, block_window), 0.0, compute)
     mean = tl.full((block, block_window), 0.0, compute)
     for start in range(0, volume, block_window):
-        offset, mask = _tile(outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window)
+        offset, mask = _tile(
+            outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, clipped, rows, block_window
+        )
         v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
         e, distance = weigh(v, centre[:, None], b, shrink)
         total += e
@@ -128,7 +138,7 @@ def large_windows(
             endless = (tl.abs(top) == float("inf"))[:, None]
             for start in range(0, volume, block_window):
                 offset, mask = _tile(
-                    outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, block_window
+                    outer, t, h, w, channel, start, size, inner, inside, kernel, dilation, clipped, rows, block_window
                 )
                 v = tl.load(x + offset, mask=mask, other=float("-inf")).to(compute)
                 share = tl.where(endless, 0.0, share_of(v, centre[:, None], g[:, None], rest[:, None], b, shrink))
@@ -300,15 +310,22 @@ def _load_window(
 
 
 @triton.jit
-def _tile(outer, t, h, w, channel, start, size, inner, keep, kernel, dilation, block_window: tl.constexpr):
+def _tile(
+    outer, t, h, w, channel, start, size, inner, keep, kernel, dilation,
+    clipped: tl.constexpr, rows: tl.constexpr, block_window: tl.constexpr,
+):  # fmt: skip
     """(offsets, mask) of `block_window` elements of every window, from element `start` on."""
     tap = (start + tl.arange(0, block_window))[None, :]
-    it = t + tap // (kernel[1] * kernel[2]) * dilation[0]
-    ih = h + tap // kernel[2] % kernel[1] * dilation[1]
-    iw = w + tap % kernel[2] * dilation[2]
+    if rows:
+        w += tap * dilation[2]
+    else:
+        t += tap // (kernel[1] * kernel[2]) * dilation[0]
+        h += tap // kernel[2] % kernel[1] * dilation[1]
+        w += tap % kernel[2] * dilation[2]
     mask = keep & (tap < kernel[0] * kernel[1] * kernel[2])
-    mask = mask & _within(it, size[0]) & _within(ih, size[1]) & _within(iw, size[2])
-    return (((outer * size[0] + it) * size[1] + ih) * size[2] + iw) * inner + channel, mask
+    if clipped:
+        mask = mask & _within(t, size[0]) & _within(h, size[1]) & _within(w, size[2])
+    return (((outer * size[0] + t) * size[1] + h) * size[2] + w) * inner + channel, mask
 
 
 @triton.constexpr_function

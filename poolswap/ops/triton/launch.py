@@ -104,15 +104,15 @@ class Call:
         }
 
     def _over_outputs(self, mode: str, **tensors: Tensor) -> Launch:
-        arguments = self._arguments(self._outputs) | tensors
+        arguments = self._arguments(self._outputs) | tensors | {"clipped": self.windows.clipped}
         if self.windows.volume <= MOST_TAPS and mode != "gradient":
             block = self._block(self.windows.volume)
-            arguments |= {"clipped": self.windows.clipped, "statistics": mode == "statistics", "block": block}
+            arguments |= {"statistics": mode == "statistics", "block": block}
             return Launch(kernels.small_windows, -(-self._outputs // block), arguments)
         tile = WARPS * self.lanes * (8 if self.x.itemsize <= 4 else 4)
         row = min(power_of_two(self.windows.volume), 512 if self.inner == 1 else 16)
         block = tile // row
-        arguments |= {"mode": mode, "block": block, "block_window": row}
+        arguments |= {"mode": mode, "rows": prod(self.windows.kernel[:2]) == 1, "block": block, "block_window": row}
         return Launch(kernels.large_windows, -(-self._outputs // block), arguments)
 
     def _over_cells(self, grad: Tensor, dx: Tensor) -> Launch:
