@@ -1,0 +1,36 @@
+"""SoftPool on CUDA and ROCm devices through Triton, which comes with torch's Linux GPU builds.
+
+Importing this module needs neither Triton nor a device; `poolswap.ops.triton.kernels` needs Triton.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from poolswap.ops.reference import Sizes
+
+
+def unavailable() -> str | None:
+    """Why the kernels cannot run on this machine, or None."""
+    if find_spec("triton") is None:
+        return "Triton is not installed (it comes with torch's Linux GPU builds)"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA or ROCm device"
+    return None
+
+
+def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    """SoftPool as `poolswap.ops.reference.forward` defines it; x (..., *spatial) -> (..., *output_size)."""
+    from poolswap.ops.triton import launch
+
+    return launch.forward(x, beta, *windows)
+
+
+def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    """Gradient with respect to x, as `poolswap.ops.reference.backward` defines it. `y` is not read."""
+    from poolswap.ops.triton import launch
+
+    return launch.backward(grad, x, beta, *windows)

@@ -1,0 +1,115 @@
+"""Which implementation runs is decided in one place: by the device, or by name, and never silently."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from poolswap.functional import soft_pool2d
+from poolswap.ops import BackendError, set_backend, use_backend
+from poolswap.ops import backend as backends
+from poolswap.ops import triton as triton_backend
+from poolswap.ops.backend import BACKENDS, ENVIRONMENT_VARIABLE, Backend, implementation, select
+
+
+class Working(Backend):
+    def unavailable(self) -> str | None:
+        return None
+
+
+class Broken(Backend):
+    def unavailable(self) -> str | None:
+        return "the test says so"
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A device type whose backend works and one whose backend does not."""
+    monkeypatch.setitem(BACKENDS, "good", Working("good", "poolswap.ops.reference", device="good"))
+    monkeypatch.setitem(BACKENDS, "bad", Broken("bad", "poolswap.ops.reference", device="bad"))
+    select.cache_clear()
+    yield
+    select.cache_clear()
+
+
+@pytest.mark.usefixtures("devices")
+def test_auto_takes_the_backend_of_the_device() -> None:
+    assert select("good").name == "good"
+
+
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("device", ["bad", "mps", "xpu", "meta"])
+def test_auto_takes_the_reference_where_there_is_no_other(device: str) -> None:
+    assert select(device).name == "reference"
+
+
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("device", ["good", "bad", "cpu", "mps"])
+def test_the_reference_runs_on_every_device(device: str) -> None:
+    assert select(device, "reference").name == "reference"
+
+
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize(
+    ("device", "requested", "reason"),
+    [
+        ("bad", "bad", "'bad' cannot run here: the test says so"),
+        ("cpu", "good", "'good' cannot run on a cpu tensor"),
+        ("cpu", "cuda", "'cuda' cannot run on a cpu tensor"),
+        ("cpu", "gpu", "unknown backend 'gpu'; there are auto, reference"),
+    ],
+)
+def test_a_request_that_cannot_be_met_says_why(device: str, requested: str, reason: str) -> None:
+    with pytest.raises(BackendError, match=reason):
+        select(device, requested)
+
+
+def test_the_backend_of_every_name_has_the_three_functions() -> None:
+    for backend in BACKENDS.values():
+        forward, backward = backend.implementation()
+        assert callable(forward)
+        assert callable(backward)
+        assert backend.unavailable() is None or "\n" not in str(backend.unavailable())
+
+
+def test_use_backend_holds_for_its_block_only() -> None:
+    x = torch.randn(1, 1, 4, 4)
+    before = backends._requested
+    with use_backend("cuda"), pytest.raises(BackendError, match="'cuda' cannot run on a cpu tensor"):
+        soft_pool2d(x, 2)
+    assert backends._requested == before
+    with use_backend("reference"):
+        assert implementation("cpu") == BACKENDS["reference"].implementation()
+
+
+def test_an_unknown_name_is_refused_where_it_is_set() -> None:
+    with pytest.raises(BackendError, match="unknown backend 'tpu'"):
+        set_backend("tpu")
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome"),
+    [("auto", "ran"), ("reference", "ran"), ("cuda", "'cuda' cannot run on a cpu tensor"), ("x", "unknown backend")],
+)
+def test_the_environment_variable_is_a_request(value: str, outcome: str) -> None:
+    code = "import torch, poolswap.functional as F; F.soft_pool2d(torch.ones(1, 1, 2, 2), 2); print('ran')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {ENVIRONMENT_VARIABLE: value, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (outcome in done.stdout) if outcome == "ran" else (outcome in done.stderr)
+
+
+def test_triton_says_what_it_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert triton_backend.unavailable() == "torch finds no CUDA or ROCm device"
+    monkeypatch.setattr(triton_backend, "find_spec", lambda name: None)
+    assert "Triton is not installed" in str(triton_backend.unavailable())
