@@ -45,7 +45,13 @@ class Backend:
         return module.forward, module.backward
 
 
-BACKENDS = {backend.name: backend for backend in (Backend("reference", "poolswap.ops.reference", device=None),)}
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("reference", "poolswap.ops.reference", device=None),
+        Backend("cpu", "poolswap.ops.cpu", device="cpu"),
+    )
+}
 
 _requested = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 

@@ -50,16 +50,24 @@ def empty_output(x: Tensor, output_size: Sizes) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
+def _laid_out(computed: Tensor, x: Tensor, output_size: Sizes) -> Tensor:
+    """What `empty_output` promises of the layout, also where the implementation does not care."""
+    if x.is_contiguous() and computed.is_contiguous():
+        return computed
+    expected = empty_output(x, output_size)
+    return computed if computed.stride() == expected.stride() else expected.copy_(computed)
+
+
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     forward, _ = implementation(x.device.type)
-    return forward(x, beta, *windows)
+    return _laid_out(forward(x, beta, *windows), x, windows[-1])
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
 def _backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     _, backward = implementation(x.device.type)
-    return backward(grad, x, y, beta, *windows)
+    return _laid_out(backward(grad, x, y, beta, *windows), x, x.shape[x.dim() - len(windows[-1]) :])
 
 
 @torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")
