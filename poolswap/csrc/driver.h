@@ -7,7 +7,10 @@
 #include <omp.h>
 
 #include <cstdlib>
+#include <type_traits>
 
+#include "channels_last.h"
+#include "planar_backward.h"
 #include "problem.h"
 #include "storage.h"
 #include "window_max.h"
@@ -126,21 +129,55 @@ struct Driver {
         const int64_t least_run = kLast ? p.channels : p.w.out;
         return {const_cast<T*>(data), p.d.out, p.h.out, p.w.out * p.channels, least_run < Lanes<F>::kCount};
     }
-    int64_t spare_bytes() const { return LaneRows<F>::bytes(); }
+    // Whether a shared shift can serve these windows at all.
+    bool regular() const {
+        return p.d.kernel * p.h.kernel <= kMaxRows && p.w.kernel <= 4096 && p.d.every_window_filled() &&
+               p.h.every_window_filled() && p.w.every_window_filled() && !(kLast && p.channels < Lanes<F>::kCount);
+    }
+
+    // Tries fn(shift, whether it is centred) with one shift for the tile, then with another; false if neither is safe.
+    template <int kRange, class Fn>
+    bool with_shared_shift(const View<const F>& x, const Tile& inputs, Fn&& fn) const {
+        Shift<F> shift(p.beta);
+        if (shift.worth_trying() && fn(shift, std::false_type{})) return true;
+        Extremes<F> extremes;
+        for (int64_t plane = inputs.planes.begin; plane < inputs.planes.end; ++plane)
+            for (int64_t slice = inputs.d.begin; slice < inputs.d.end; ++slice)
+                for (int64_t row = inputs.h.begin; row < inputs.h.end; ++row)
+                    extremes.add(x.at(plane, slice, row), p.w.in * p.channels);
+        constexpr bool kBackward = kRange == kBackwardRange;
+        if (!extremes.finite() || !shift.centre_on(extremes.lowest(), extremes.highest(), kRange, kBackward)) return false;
+        return shift.centre == F(0) ? fn(shift, std::false_type{}) : fn(shift, std::true_type{});
+    }
+
+    int64_t forward_bytes() const {
+        const int64_t fast = kLast ? channels_last_forward_bytes<F>(p) : planar_forward_bytes<F>(p);
+        return most(LaneRows<F>::bytes(), regular() ? fast : 0);
+    }
+    bool fast_gradient() const { return regular() && !kLast && planar_gradient_fits(p); }
+    int64_t backward_bytes() const {
+        return most(LaneRows<F>::bytes(), fast_gradient() ? planar_backward_bytes<F>(p) : 0);
+    }
 
     bool forward(const T* x_data, T* y_data, int64_t threads) const {
         const Axis& cut = p.d.out > 1 ? p.d : p.h;
         const Tiling tiling(p, p.d.out, p.h.out, ceil_div(4 * cut.extent(), cut.stride));
         const Tensor<T, F> x = input(x_data), y = output(y_data);
+        const bool fast = regular();
         const int64_t length = least(cut.in, (tiling.chunk - 1) * cut.stride + cut.extent());
         const int64_t in_rows = tiling.by_depth ? length * p.h.in : length * p.d.in;
         const int64_t bytes = x.bytes(tiling.planes, 1, in_rows) + y.bytes(tiling.planes, 1, tiling.rows());
-        return run_tiles(tiling.count(), threads, bytes + spare_bytes(), [&](int64_t index, Arena arena) {
+        return run_tiles(tiling.count(), threads, bytes + forward_bytes(), [&](int64_t index, Arena arena) {
             const Tile outputs = tiling.tile(index, p.planes);
             const Tile inputs{outputs.planes, p.d.inputs_of(outputs.d), p.h.inputs_of(outputs.h)};
             const View<F> from = x.view(inputs, arena), to = y.view(outputs, arena);
             x.fetch(inputs, from);
-            window_max_forward<kLast>(p, constant(from), to, outputs, arena);
+            const View<const F> seen = constant(from);
+            if (!(fast && with_shared_shift<kForwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
+                      if constexpr (kLast) return channels_last_forward<centred()>(p, seen, to, outputs, shift, arena);
+                      else return planar_forward<centred()>(p, seen, to, outputs, shift, arena);
+                  })))
+                window_max_forward<kLast>(p, seen, to, outputs, arena);
             y.commit(outputs, to);
         });
     }
@@ -149,28 +186,46 @@ struct Driver {
         const Axis& cut = p.d.in > 1 ? p.d : p.h;
         const Tiling tiling(p, p.d.in, p.h.in, 4 * cut.extent());
         const Tensor<T, F> x = input(x_data), dx = input(dx_data), g = output(g_data);
+        const bool fast = fast_gradient();
         const int64_t length = least(cut.in, tiling.chunk + 2 * (cut.extent() - 1));
         const int64_t in_rows = tiling.by_depth ? length * p.h.in : length * p.d.in;
         const int64_t out_length = least(cut.out, ceil_div(tiling.chunk + cut.extent() - 1, cut.stride) + 1);
         const int64_t out_rows = tiling.by_depth ? out_length * p.h.out : out_length * p.d.out;
         const int64_t bytes = x.bytes(tiling.planes, 1, in_rows) + dx.bytes(tiling.planes, 1, tiling.rows()) +
                               g.bytes(tiling.planes, 1, out_rows);
-        return run_tiles(tiling.count(), threads, bytes + spare_bytes(), [&](int64_t index, Arena arena) {
+        return run_tiles(tiling.count(), threads, bytes + backward_bytes(), [&](int64_t index, Arena arena) {
             const Tile own = tiling.tile(index, p.planes);
             const Tile outputs{own.planes, p.d.outputs_of(own.d), p.h.outputs_of(own.h)};
             const View<F> to = dx.view(own, arena);
-            dx.each_row(own, [&](T*, int64_t plane, int64_t slice, int64_t i) {
-                set_all(to.at(plane, slice, i), F(0), dx.row);
-            });
-            if (outputs.d.size() > 0 && outputs.h.size() > 0) {
-                const Tile inputs{own.planes, p.d.inputs_of(outputs.d), p.h.inputs_of(outputs.h)};
-                const View<F> from = x.view(inputs, arena), grad = g.view(outputs, arena);
-                x.fetch(inputs, from);
-                g.fetch(outputs, grad);
-                window_max_backward<kLast>(p, constant(from), constant(grad), to, outputs, own, arena);
-            }
+            if (outputs.d.size() > 0 && outputs.h.size() > 0)
+                gradient(own, outputs, x, g, dx, to, fast, arena);
+            else
+                clear(dx, own, to);
             dx.commit(own, to);
         });
+    }
+
+  private:
+    static void clear(const Tensor<T, F>& dx, const Tile& own, const View<F>& to) {
+        dx.each_row(own, [&](T*, int64_t plane, int64_t slice, int64_t i) {
+            set_all(to.at(plane, slice, i), F(0), dx.row);
+        });
+    }
+
+    void gradient(const Tile& own, const Tile& outputs, const Tensor<T, F>& x, const Tensor<T, F>& g,
+                  const Tensor<T, F>& dx, const View<F>& to, bool fast, Arena arena) const {
+        const Tile inputs{own.planes, p.d.inputs_of(outputs.d), p.h.inputs_of(outputs.h)};
+        const View<F> from = x.view(inputs, arena), grad = g.view(outputs, arena);
+        const View<const F> seen = constant(from), given = constant(grad);
+        x.fetch(inputs, from);
+        g.fetch(outputs, grad);
+        if (fast && with_shared_shift<kBackwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
+                if constexpr (kLast) return false;
+                else return planar_backward<centred()>(p, seen, given, to, outputs, own, shift, arena);
+            }))
+            return;
+        clear(dx, own, to);
+        window_max_backward<kLast>(p, seen, given, to, outputs, own, arena);
     }
 };
 

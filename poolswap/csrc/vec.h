@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #ifndef POOLSWAP_ISA
 #error "compile with -DPOOLSWAP_ISA=name: the variants of this code must not share symbols"
@@ -102,6 +103,32 @@ POOLSWAP_INLINE void strips(int64_t n, Fn&& fn) {
     int64_t i = 0;
     for (; i + kCount <= n; i += kCount) fn(i);
     if (i < n) fn(n >= kCount ? n - kCount : int64_t{0});
+}
+
+template <class F, int... kIndex>
+POOLSWAP_INLINE Vec<F> even_lanes_(Vec<F> low, Vec<F> high, std::integer_sequence<int, kIndex...>) {
+    return __builtin_shufflevector(low, high, 2 * kIndex...);
+}
+template <class F, int kFrom, int... kIndex>
+POOLSWAP_INLINE Vec<F> interleaved_(Vec<F> a, Vec<F> b, std::integer_sequence<int, kIndex...>) {
+    return __builtin_shufflevector(a, b, (kFrom + kIndex / 2 + kIndex % 2 * Lanes<F>::kCount)...);
+}
+template <class F>
+using EachLane = std::make_integer_sequence<int, Lanes<F>::kCount>;
+
+// Elements 0, 2, 4, .. of two neighbouring vectors.
+template <class F>
+POOLSWAP_INLINE Vec<F> even_lanes(Vec<F> low, Vec<F> high) {
+    return even_lanes_<F>(low, high, EachLane<F>{});
+}
+// a0 b0 a1 b1 .. as two vectors.
+template <class F>
+POOLSWAP_INLINE Vec<F> interleaved_low(Vec<F> a, Vec<F> b) {
+    return interleaved_<F, 0>(a, b, EachLane<F>{});
+}
+template <class F>
+POOLSWAP_INLINE Vec<F> interleaved_high(Vec<F> a, Vec<F> b) {
+    return interleaved_<F, Lanes<F>::kCount / 2>(a, b, EachLane<F>{});
 }
 
 // 2^f for f in [-0.5, 0.5], times 2^(low bits of `shift` - kBias): minimax polynomials, scaled so that p(0) = 1.
