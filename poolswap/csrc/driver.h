@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <type_traits>
 
-#include "channels_last.h"
+#include "channels_last_backward.h"
 #include "planar_backward.h"
 #include "problem.h"
 #include "storage.h"
@@ -154,9 +154,12 @@ struct Driver {
         const int64_t fast = kLast ? channels_last_forward_bytes<F>(p) : planar_forward_bytes<F>(p);
         return most(LaneRows<F>::bytes(), regular() ? fast : 0);
     }
-    bool fast_gradient() const { return regular() && !kLast && planar_gradient_fits(p); }
+    bool fast_gradient() const {
+        return regular() && (kLast ? channels_last_gradient_fits(p) : planar_gradient_fits(p));
+    }
     int64_t backward_bytes() const {
-        return most(LaneRows<F>::bytes(), fast_gradient() ? planar_backward_bytes<F>(p) : 0);
+        const int64_t fast = kLast ? ChannelsLastGradient<false, F>::bytes(p) : planar_backward_bytes<F>(p);
+        return most(LaneRows<F>::bytes(), fast_gradient() ? fast : 0);
     }
 
     bool forward(const T* x_data, T* y_data, int64_t threads) const {
@@ -220,8 +223,10 @@ struct Driver {
         x.fetch(inputs, from);
         g.fetch(outputs, grad);
         if (fast && with_shared_shift<kBackwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
-                if constexpr (kLast) return false;
-                else return planar_backward<centred()>(p, seen, given, to, outputs, own, shift, arena);
+                if constexpr (kLast)
+                    return ChannelsLastGradient<centred(), F>(p, seen, shift, arena).run(given, to, outputs, own);
+                else
+                    return planar_backward<centred()>(p, seen, given, to, outputs, own, shift, arena);
             }))
             return;
         clear(dx, own, to);

@@ -4,22 +4,10 @@
 // windows that hold element i: first down the rows, then along the row.
 #pragma once
 
+#include "gradient.h"
 #include "planar.h"
 
 namespace poolswap::POOLSWAP_ISA {
-
-// Gathers gradients that leave the range in which p neither overflows nor loses its last bits.
-template <class F>
-struct GradientWitness {
-    typename Lanes<F>::I bad{};
-
-    POOLSWAP_INLINE void add(Vec<F> g) {
-        constexpr F kHigh = sizeof(F) == 4 ? F(0x1p100) : F(0x1p900), kLow = sizeof(F) == 4 ? F(0x1p-100) : F(0x1p-900);
-        const Vec<F> size = g < F(0) ? -g : g;
-        bad |= ~((size < kHigh) & ((size > kLow) | (size == F(0))));
-    }
-    POOLSWAP_INLINE bool safe() const { return !any<F>((Bits<F>)bad); }
-};
 
 // p and q of one row of windows, with zeros for the windows beside it.
 template <class F>
@@ -173,24 +161,16 @@ struct PlanarGradient {
     }
 
     bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
-        for (int64_t plane = own.planes.begin; plane < own.planes.end; ++plane) {
-            ring.start(plane);
-            int64_t row = own.h.begin;
-            for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
-                if (!share_out(h, g.at(plane, 0, h))) return false;
-                const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
-                for (; row < complete; ++row) {
-                    const Range all = p.h.outputs_of({row, row + 1});
-                    const Range covering{most(all.begin, outputs.h.begin), least(all.end, outputs.h.end)};
-                    F* const to = dx.at(plane, 0, row);
-                    if (covering.size() > 0)
-                        finish(row, covering, to);
-                    else
-                        set_all(to, F(0), p.w.in);
-                }
-            }
-        }
-        return true;
+        const auto start = [&](int64_t plane) { ring.start(plane); };
+        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA { return share_out(h, g.at(plane, 0, h)); };
+        const auto end = [&](int64_t plane, int64_t row, const Range& covering) POOLSWAP_LAMBDA {
+            F* const to = dx.at(plane, 0, row);
+            if (covering.size() > 0)
+                finish(row, covering, to);
+            else
+                set_all(to, F(0), p.w.in);
+        };
+        return walk_gradient(p, outputs, own, start, share, end);
     }
 };
 
