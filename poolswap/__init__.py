@@ -1,1 +1,73 @@
-"""poolswap: replace the pooling layers of timm and torchvision models with SoftPool, and measure what the swap did."""
+"""poolswap: replace the pooling layers of timm and torchvision models with SoftPool, and measure what the swap did.
+
+Every name is imported when it is first used: `import poolswap` is instant and does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poolswap import functional, nn
+    from poolswap.checkpoint import load_model, save_checkpoint, verify_checkpoint
+    from poolswap.plan import Plan, make_plan
+    from poolswap.sites import PoolSite, find_pools
+    from poolswap.swap import restore, swap_pools
+
+    __version__: str
+
+__all__ = [
+    "Plan",
+    "PoolSite",
+    "__version__",
+    "find_pools",
+    "functional",
+    "load_model",
+    "make_plan",
+    "nn",
+    "restore",
+    "save_checkpoint",
+    "swap_pools",
+    "verify_checkpoint",
+]
+
+_SUBMODULES = ("functional", "nn")
+_HOME = {
+    "Plan": "plan",
+    "PoolSite": "sites",
+    "find_pools": "sites",
+    "load_model": "checkpoint",
+    "make_plan": "plan",
+    "restore": "swap",
+    "save_checkpoint": "checkpoint",
+    "swap_pools": "swap",
+    "verify_checkpoint": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name == "__version__":
+        value = _version()
+    elif name in _SUBMODULES:
+        value = import_module(f"poolswap.{name}")
+    elif name in _HOME:
+        value = getattr(import_module(f"poolswap.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'poolswap' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("poolswap")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"

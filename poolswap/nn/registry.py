@@ -26,13 +26,15 @@ class Operator:
 
     The class takes a Geometry, then keyword-only options. Two names are filled in from the site where the class has
     them: `channels`, and `start`, the stock layer ("max" or "avg") that its initial parameters imitate, or None for the
-    published initialisation. `random` operators draw from torch's generator in train mode.
+    published initialisation. `random` operators draw from torch's generator in train mode; `takes_global` ones can also
+    replace the global pooling of a head.
     """
 
     name: str
     cls: type[WindowPool]
     summary: str
     random: bool = False
+    takes_global: bool = False
 
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -78,9 +80,8 @@ class Operator:
             raise InputError(f"operator {self.name!r} at {geometry}: {error}") from None
 
 
-OPERATORS = {
-    operator.name: operator for operator in (Operator("soft", SoftPool, "sum_i softmax(beta x)_i x_i over the window"),)
-}
+_TABLE = (Operator("soft", SoftPool, "sum_i softmax(beta x)_i x_i over the window", takes_global=True),)
+OPERATORS = {operator.name: operator for operator in _TABLE}
 
 
 def find_operator(name: str) -> Operator:

@@ -43,31 +43,28 @@ def soft_pool(
 def empty_output(x: Tensor, output_size: Sizes) -> Tensor:
     """Uninitialised output in x's layout: channels_last in, channels_last out; contiguous otherwise."""
     shape = (*x.shape[: x.dim() - len(output_size)], *output_size)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """channels_last where x is laid out so and not contiguous as well; contiguous otherwise."""
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     layout = layouts.get(x.dim(), torch.contiguous_format)
     if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
-        layout = torch.contiguous_format
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-
-
-def _laid_out(computed: Tensor, x: Tensor, output_size: Sizes) -> Tensor:
-    """What `empty_output` promises of the layout, also where the implementation does not care."""
-    if x.is_contiguous() and computed.is_contiguous():
-        return computed
-    expected = empty_output(x, output_size)
-    return computed if computed.stride() == expected.stride() else expected.copy_(computed)
+        return torch.contiguous_format
+    return layout
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     forward, _ = implementation(x.device.type)
-    return _laid_out(forward(x, beta, *windows), x, windows[-1])
+    return forward(x, beta, *windows).contiguous(memory_format=layout_of(x))
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
 def _backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     _, backward = implementation(x.device.type)
-    return _laid_out(backward(grad, x, y, beta, *windows), x, x.shape[x.dim() - len(windows[-1]) :])
+    return backward(grad, x, y, beta, *windows).contiguous(memory_format=layout_of(x))
 
 
 @torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")

@@ -1,0 +1,82 @@
+"""The `poolswap` program: its commands, and what happens when one fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+import poolswap
+from poolswap.cli import convert, env, errors, inspect, verify
+from poolswap.cli.output import data_only_stdout, silence
+from poolswap.errors import ExitCode
+
+# In the order of --help. A command imports torch and its friends inside the function: --help must stay instant.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect.inspect,
+    "convert": convert.convert,
+    "verify": verify.verify,
+    "env": env.env,
+}
+
+app = typer.Typer(
+    name="poolswap",
+    help="Replace the pooling layers of timm and torchvision models with SoftPool, and measure what the swap did.",
+    epilog="Data goes to stdout, all else to stderr. Exit codes: 0 ok, 1 a check failed, 2 usage or input, "
+    "3 internal error, 5 nothing to replace, 130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help takes half the time, and prints 'poolswap[onnx]' as it stands
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Arguments default to the program's own; none of them mean --help."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(list(arguments) or ["--help"], prog_name="poolswap", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return ExitCode.OK
+    except (Exception, KeyboardInterrupt) as error:
+        return errors.report(error)
+    return result if isinstance(result, int) else ExitCode.OK  # Typer returns the code of a typer.Exit
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"poolswap {poolswap.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def register(name: str, command: Callable[..., None]) -> None:
+    """Add a command: its prints go to stderr, its exceptions become a line, a hint and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            with data_only_stdout():
+                command(*args, **kwargs)
+        except typer.Exit:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(errors.report(error)) from error
+
+    app.command(name)(run)
+
+
+for _name, _command in COMMANDS.items():
+    register(_name, _command)

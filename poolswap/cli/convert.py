@@ -1,0 +1,192 @@
+"""`poolswap convert`: load, find, plan, swap, measure, save."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poolswap.cli import inspect
+from poolswap.cli.options import (
+    CheckpointOption,
+    ExampleOption,
+    ForceOption,
+    InChansOption,
+    InputSizeOption,
+    ModelArgOption,
+    ModelArgument,
+    NumClassesOption,
+    PretrainedOption,
+    SeedOption,
+    example_of,
+    load,
+)
+from poolswap.cli.output import JsonOption, Output, QuietOption
+
+if TYPE_CHECKING:
+    from poolswap.drift import Drift
+    from poolswap.models import ModelSpec
+    from poolswap.plan import Plan
+    from poolswap.swap import SwapReport
+
+
+class Kind(StrEnum):
+    """`--kind`."""
+
+    MAX = "max"
+    AVG = "avg"
+
+
+class GeometryChange(StrEnum):
+    """`--geometry`."""
+
+    KEEP = "keep"
+    PAPER = "paper"
+
+
+def convert(
+    model: ModelArgument,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="first, last, all, N, first:N, last:N, or site numbers and globs: '#1,layer1.*'. [all]"),
+    ] = None,
+    to: Annotated[str, typer.Option(help="Pooling operator, with options: soft, soft:beta=2.")] = "soft",
+    swap: Annotated[
+        list[str] | None, typer.Option(metavar="SELECTOR=OPERATOR", help="Another operator for some sites.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Only max or only average pooling.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these paths alone.")] = None,
+    include_global: Annotated[bool, typer.Option("--include-global", help="The head's global pooling too.")] = False,
+    geometry: Annotated[
+        GeometryChange, typer.Option(help="paper: a 3x3/2 p1 stem becomes 2x2/2, as in the published models.")
+    ] = GeometryChange.KEEP,
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Run this plan instead of a selector.")] = None,
+    plan_out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plan: .yaml or .json.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Checkpoint. [MODEL-softpool.safetensors]")] = None,
+    state_dict: Annotated[
+        Path | None, typer.Option(metavar="FILE.pt", help="Also write the bare state dict, for torch.load.")
+    ] = None,
+    pretrained: PretrainedOption = False,
+    checkpoint: CheckpointOption = None,
+    seed: SeedOption = 0,
+    num_classes: NumClassesOption = None,
+    in_chans: InChansOption = None,
+    input_size: InputSizeOption = None,
+    model_arg: ModelArgOption = None,
+    example: ExampleOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Replace pooling layers, report the drift, and save a checkpoint that verifies."""
+    from poolswap.checkpoint import default_name, save_checkpoint
+    from poolswap.drift import measure_drift
+    from poolswap.errors import InputError
+    from poolswap.files import check_writable, save_state_dict, write_text
+    from poolswap.plan import Plan, make_plan
+    from poolswap.sites import find_pools
+    from poolswap.swap import swap_pools
+
+    output = Output(json=as_json, quiet=quiet)
+    given = Plan.read(plan) if plan else None
+    if given and (layers or swap or kind or exclude or include_global):
+        raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
+    if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):
+        raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
+    net, spec = load(
+        model,
+        pretrained=pretrained,
+        checkpoint=checkpoint,
+        seed=seed,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        input_size=input_size,
+        model_arg=model_arg,
+    )
+    inputs = example_of(example)
+    if given is None:
+        given = make_plan(
+            find_pools(net, spec.input_size, example=inputs),
+            layers or (None if swap else "all"),
+            to,
+            op=kind.value if kind else None,
+            exclude=exclude or (),
+            include_global=include_global,
+            geometry=geometry.value,
+            swaps=[_pair(text) for text in swap or ()],
+            model=spec.reference,
+            input_size=spec.input_size,
+        )
+    if plan_out:
+        write_text(plan_out, given.dumps("json" if plan_out.suffix == ".json" else "yaml"), force=force)
+    if dry_run:
+        _print_plan(output, given, spec)
+        return
+    target = out or Path(default_name(spec, given))
+    for path in (target, state_dict):
+        if path:
+            check_writable(path, force=force)
+    drift = measure_drift(net, given, spec.input_size, example=inputs)
+    report = swap_pools(net, given)
+    save_checkpoint(net, target, spec=spec, plan=given, example=inputs, force=force)
+    if state_dict:
+        save_state_dict(net, state_dict, force=force)
+    _print_conversion(output, spec, report, drift, target)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from poolswap.errors import InputError
+
+    selector, equals, operator = text.partition("=")
+    if not equals or not selector or not operator:
+        raise InputError(f"--swap {text!r} is not SELECTOR=OPERATOR", "write for example --swap 'layer1.*=soft'")
+    return selector, operator
+
+
+def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
+    output.json(plan)
+    if spec.note:
+        output.note(spec.note)
+    output.table(
+        f"{spec.reference}: {len(plan.paths)} to replace, nothing changed",
+        [*inspect.COLUMNS[:-1], "to"],
+        [[*inspect.row(swap.site)[:-1], _operator(swap.to, swap.options)] for swap in plan.swaps],
+    )
+
+
+def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path) -> None:
+    by_path = {site.path: site for site in drift.sites}
+    output.json(
+        {
+            "model": spec,
+            "checkpoint": target,
+            "replaced": len(report.swapped),
+            "swapped": report.swapped,
+            "lifted": report.lifted,
+            "drift": drift,
+            "plan": report.plan,
+        }
+    )
+    if spec.note:
+        output.note(spec.note)
+    if spec.weights.kind == "random":
+        output.warn(
+            f"the weights are random (seed {spec.weights.seed}): give --pretrained or --checkpoint FILE for others"
+        )
+    rows = []
+    for swapped in report.swapped:
+        moved = by_path.get(swapped.path)
+        shifts = [moved.local, moved.total] if moved else [None, None]
+        rows.append([swapped.path, swapped.before, swapped.after, *shifts])
+    output.table(None, ["path", "before", "after", "drift alone", "drift in place"], rows)
+    output.note(f"{spec.reference}: {len(report.swapped)} replaced, weights {spec.weights}")
+    if drift.output is not None:
+        output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")
+    output.note(f"saved {target}; prove it with: poolswap verify {target}")
+
+
+def _operator(name: str, options: dict[str, object]) -> str:
+    return name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")

@@ -1,0 +1,162 @@
+"""`poolswap env`: versions, devices, and which backends work and why not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from poolswap.cli.output import JsonOption, Output, QuietOption
+
+PACKAGES = ("torch", "torchvision", "timm", "triton", "numpy", "pydantic", "rich", "safetensors", "typer")
+
+_EXTRA_REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+).*\bextra\s*==\s*["'](?P<extra>[\w.-]+)["']""")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that torch sees."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class BackendState:
+    """One implementation of SoftPool: where it can run, why not, and the device types that `auto` gives to it."""
+
+    name: str
+    device: str
+    works: bool
+    reason: str | None
+    used_for: list[str]
+
+
+@dataclass(frozen=True)
+class ExtraState:
+    """One optional extra and those of its packages that are missing."""
+
+    name: str
+    installed: bool
+    missing: list[str]
+
+
+def env(as_json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Show versions, devices, and which backends work and why not."""
+    output = Output(json=as_json, quiet=quiet)
+    found = environment()
+    output.json(found)
+    output.table("Versions", ["package", "version"], list(found["versions"].items()))
+    output.line("")
+    output.table("System", ["what", "value"], list(found["system"].items()))
+    output.line("")
+    output.table("Devices", ["device", "description"], [(d.name, d.description) for d in found["devices"]])
+    output.line("")
+    output.table(
+        "SoftPool backends",
+        ["backend", "device", "works", "used for", "why not"],
+        [(b.name, b.device, b.works, ", ".join(b.used_for), b.reason) for b in found["backends"]],
+    )
+    output.line("")
+    output.table(
+        "Extras",
+        ["extra", "installed", "missing"],
+        [(e.name, e.installed, ", ".join(e.missing)) for e in found["extras"]],
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Everything `poolswap env` prints."""
+    return {
+        "versions": versions(),
+        "system": system(),
+        "devices": devices(),
+        "backends": backends(),
+        "extras": extras(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions by distribution name; None where it is not installed."""
+    import poolswap
+
+    return {
+        "poolswap": poolswap.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+
+
+def system() -> dict[str, Any]:
+    """The operating system, and the processors and threads that torch uses."""
+    import torch
+
+    return {
+        "os": platform.platform(),
+        "machine": platform.machine(),
+        "executable": sys.executable,
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cuda_build": torch.version.cuda,
+        "backend_requested": os.environ.get("POOLSWAP_BACKEND", "auto"),
+    }
+
+
+def devices() -> list[Device]:
+    """The CPU, and every accelerator that torch can use."""
+    import torch
+
+    found = [Device("cpu", platform.processor() or platform.machine())]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        found.append(
+            Device(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}")
+        )
+    if torch.backends.mps.is_available():
+        found.append(Device("mps", "Apple GPU"))
+    return found
+
+
+def backends() -> list[BackendState]:
+    """Every backend of SoftPool, with the device types among those present that `auto` gives to it."""
+    from poolswap.ops.backend import BACKENDS, select
+
+    present = {device.name.partition(":")[0]: None for device in devices()}
+    chosen = {kind: select(kind, "auto").name for kind in present}
+    states = []
+    for backend in BACKENDS.values():
+        reason = backend.unavailable()
+        used_for = [kind for kind, name in chosen.items() if name == backend.name]
+        states.append(BackendState(backend.name, backend.device or "any", reason is None, reason, used_for))
+    return states
+
+
+def extras() -> list[ExtraState]:
+    """The optional extras that the installed poolswap declares."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        metadata = distribution("poolswap").metadata
+    except PackageNotFoundError:
+        return []
+    missing: dict[str, list[str]] = {name: [] for name in metadata.get_all("Provides-Extra") or []}
+    for requirement in metadata.get_all("Requires-Dist") or []:
+        parsed = _EXTRA_REQUIREMENT.match(requirement)
+        if parsed and _version(parsed["name"]) is None:
+            missing[parsed["extra"]].append(parsed["name"])
+    return [ExtraState(name, not names, names) for name, names in missing.items()]
+
+
+def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

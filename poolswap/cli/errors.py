@@ -1,0 +1,80 @@
+"""From an exception to one line, a hint and an exit code: the only place where a failure becomes text."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+
+import typer
+
+from poolswap.cli import output
+from poolswap.errors import ExitCode, PoolswapError
+
+DEBUG_VARIABLE = "POOLSWAP_DEBUG"
+
+# Typer exports BadParameter but not its parent, the class of every usage error.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_OS_HINTS = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EACCES: "check the permissions, or choose another path",
+    errno.EPERM: "check the permissions, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOENT: "check the path",
+}
+
+
+def report(error: BaseException) -> ExitCode:
+    """Print what went wrong on stderr and return the exit code it means. Tracebacks only with POOLSWAP_DEBUG=1."""
+    if debugging():
+        traceback.print_exception(error, file=sys.stderr)
+    message, hint, code = describe(error)
+    output.error(message, hint)
+    return code
+
+
+def describe(error: BaseException) -> tuple[str, str | None, ExitCode]:
+    """(message, hint, exit code) of any exception."""
+    if isinstance(error, PoolswapError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, UsageError):
+        return _usage_message(error), f"{_command_path(error)} --help", ExitCode.USAGE
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted", None, ExitCode.INTERRUPTED
+    if isinstance(error, OSError):
+        return _os_message(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
+    if _is_backend_error(error):
+        return str(error), "poolswap env", ExitCode.USAGE
+    hint = "please report it" if debugging() else f"rerun with {DEBUG_VARIABLE}=1 for the traceback, and report it"
+    return f"internal error: {type(error).__name__}: {error}", hint, ExitCode.INTERNAL
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _usage_message(error: Exception) -> str:
+    message = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
+    return message[:1].lower() + message[1:]
+
+
+def _command_path(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "poolswap"
+
+
+def _os_message(error: OSError) -> str:
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _is_backend_error(error: BaseException) -> bool:
+    """By module, not by class: importing the class would import torch, and it cannot be raised before that."""
+    backend = sys.modules.get("poolswap.ops.backend")
+    return backend is not None and isinstance(error, backend.BackendError)

@@ -1,0 +1,36 @@
+"""`poolswap verify`: is this checkpoint what it says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poolswap.cli.options import TrustCodeOption
+from poolswap.cli.output import JsonOption, Output, QuietOption
+
+
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A poolswap checkpoint.")],
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Relative difference of outputs that still passes.")] = 1e-3,
+    trust_code: TrustCodeOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Rebuild the model from the file, compare it with the stored fingerprint, check the plan."""
+    from poolswap.checkpoint import verify_checkpoint
+    from poolswap.errors import CheckError
+
+    output = Output(json=as_json, quiet=quiet)
+    found = verify_checkpoint(checkpoint, tolerance=tolerance, trust_code=trust_code)
+    output.json({"path": found.path, "ok": found.ok, "checks": found.checks, "manifest": found.manifest})
+    model = found.manifest.model
+    output.table(
+        f"{checkpoint}: {model.reference}, weights {model.weights}",
+        ["check", "ok", "detail"],
+        [[check.name, check.ok, check.detail] for check in found.checks],
+    )
+    if not found.ok:
+        failed = ", ".join(f"{check.name} ({check.detail})" for check in found.checks if not check.ok)
+        raise CheckError(f"{checkpoint} does not verify: {failed}", "make it again from its source")

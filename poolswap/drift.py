@@ -1,0 +1,111 @@
+"""What a swap changed: how far each site's output and the model's outputs moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from poolswap.errors import InputError
+from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs
+from poolswap.lift import lift
+from poolswap.plan import Plan
+from poolswap.swap import replaced_modules, restore, swap_pools
+
+_SEED = 0
+
+
+class SiteDrift(BaseModel):
+    """Relative change |swapped - stock| / |stock| (Euclidean) of one site's output.
+
+    `local` feeds the replacement what the stock layer was fed; `total` is inside the swapped model, where the sites
+    before it have moved its input too.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    local: float
+    total: float
+
+
+class Drift(BaseModel):
+    """How far the sites and the model's outputs moved on one seeded input. `output` is None where shapes differ."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sites: tuple[SiteDrift, ...]
+    output: float | None
+    seed: int = _SEED
+
+
+def measure_drift(
+    model: nn.Module, plan: Plan, input_size: Sequence[int], *, batch: int = 2, example: Example | None = None
+) -> Drift:
+    """Run the stock model and the swapped one on the same seeded input, in eval mode; the model is left as it was.
+
+    `input_size` is (C, *spatial); the input is standard normal noise unless `example` is given. Raises InputError for a
+    model that is swapped already.
+    """
+    if any(replaced_modules(model)):
+        raise InputError("the model is swapped already", "measure the drift before the swap")
+    inputs = seeded_inputs(model, input_size, seed=_SEED, batch=batch, example=example)
+    kept_inputs: dict[str, list[Tensor]] = {}
+    stock: dict[str, list[Tensor]] = {}
+    swapped: dict[str, list[Tensor]] = {}
+    with evaluating(model):
+        try:
+            lift(model, [*(swap.site for swap in plan.swaps), *plan.kept])
+            with _seeing(model, plan.paths, kept_inputs, stock):
+                before = outputs_of(model, inputs)
+            swap_pools(model, plan)
+            local = {path: _local(model.get_submodule(path), kept_inputs[path], stock[path]) for path in stock}
+            with _seeing(model, plan.paths, {}, swapped):
+                after = outputs_of(model, inputs)
+        finally:
+            restore(model)
+    return Drift(
+        sites=tuple(
+            SiteDrift(path=path, local=local[path], total=_relative(swapped[path], stock[path]))
+            for path in plan.paths
+            if path in stock and path in swapped
+        ),
+        output=_relative(after, before) if [t.shape for t in after] == [t.shape for t in before] else None,
+    )
+
+
+@contextmanager
+def _seeing(
+    model: nn.Module, paths: Sequence[str], inputs: dict[str, list[Tensor]], outputs: dict[str, list[Tensor]]
+) -> Iterator[None]:
+    """Keeps what goes into and comes out of the modules at `paths`; cloned, for in-place activations may follow."""
+
+    def keep(path: str) -> Callable[[nn.Module, Args, Tensor], None]:
+        def hook(module: nn.Module, args: Args, output: Tensor) -> None:
+            inputs.setdefault(path, []).append(args[0].clone())
+            outputs.setdefault(path, []).append(output.clone())
+
+        return hook
+
+    handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _local(replacement: nn.Module, inputs: list[Tensor], stock: list[Tensor]) -> float:
+    with torch.no_grad():
+        return _relative([replacement(x) for x in inputs], stock)
+
+
+def _relative(after: list[Tensor], before: list[Tensor]) -> float:
+    if [t.shape for t in after] != [t.shape for t in before]:
+        return float("nan")
+    moved = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(after, before, strict=True))
+    size = sum(float(b.double().square().sum()) for b in before)
+    return (moved / size) ** 0.5 if size else 0.0 if not moved else float("inf")

@@ -1,0 +1,80 @@
+"""What to feed a model that one knows only the input size of, and what to make of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+Args = tuple[Any, ...]
+Inputs = tuple[Args, dict[str, Any]]
+Example = Tensor | Sequence[Any] | Mapping[str, Any]
+
+# Elements of one input: far above any real one, far below what a hostile file could ask for.
+LARGEST_INPUT = 2**28
+
+
+def make_inputs(
+    model: nn.Module,
+    input_size: Sequence[int],
+    batch: int,
+    *,
+    device: torch.device | str = "cpu",
+    example: Example | None = None,
+) -> Inputs:
+    """(args, kwargs) for model(*args, **kwargs): standard normal noise of size (batch, *input_size), or `example`.
+
+    torchvision's detection models take a list of images in [0, 1) instead of a batch. Raises ValueError for a size that
+    no model takes.
+    """
+    if batch * torch.Size(input_size).numel() > LARGEST_INPUT:
+        raise ValueError(f"an input of size {tuple(input_size)} is too large")
+    if example is None:
+        if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform):
+            return ([torch.rand(*input_size, device=device) for _ in range(batch)],), {}
+        return (torch.randn(batch, *input_size, device=device),), {}
+    moved = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, example)
+    if isinstance(moved, Mapping):
+        return (), dict(moved)
+    return ((moved,) if isinstance(moved, Tensor) else tuple(moved)), {}
+
+
+def seeded_inputs(
+    model: nn.Module, input_size: Sequence[int], *, seed: int, batch: int, example: Example | None = None
+) -> Inputs:
+    """`make_inputs` on the CPU from `seed`, the same on every machine; torch's generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_inputs(model, input_size, batch, example=example)
+
+
+def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """Every floating point output of one forward, the inputs moved to the model's device and dtype."""
+    like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
+
+    def send(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.to(like.device, like.dtype if value.is_floating_point() else None)
+
+    args, kwargs = tree_map(send, inputs)
+    with torch.no_grad():
+        output = model(*args, **kwargs)
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the length of a with block; every module's own mode is put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

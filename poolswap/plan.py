@@ -1,0 +1,160 @@
+"""Selector and sites -> Plan: the frozen list of (site -> replacement) that reproduces a swap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from poolswap.calls import Op
+from poolswap.errors import InputError, NothingToReplaceError
+from poolswap.geometry import Geometry
+from poolswap.nn.registry import find_operator, parse_operator
+from poolswap.selectors import Candidates, select
+from poolswap.sites import PoolSite
+
+_STEM = Geometry.make(2, 3, 2, 1)
+_PAPER_STEM = Geometry.make(2, 2, 2, ceil_mode=True)  # ceil_mode keeps the stem's output shape at odd sizes
+
+
+class Swap(BaseModel):
+    """One site and what replaces it. `geometry` is set only where the windows change too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: PoolSite
+    to: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    geometry: Geometry | None = None
+
+
+class Plan(BaseModel):
+    """What a swap does to a model: reproducible, in JSON or YAML.
+
+    `kept` are functional sites that stay as they are in owners that must be lifted for another site's sake.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    model: str | None = None
+    input_size: tuple[int, ...] | None = None
+    swaps: tuple[Swap, ...] = ()
+    kept: tuple[PoolSite, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of the modules that are replaced, each once."""
+        return tuple(dict.fromkeys(swap.site.path for swap in self.swaps))
+
+    @classmethod
+    def read(cls, path: Path | str) -> Plan:
+        """A plan from a JSON or YAML file. Raises InputError for anything else."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the plan {path}: {error}") from None
+        try:
+            document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            return cls.model_validate(document)
+        except (ValueError, yaml.YAMLError) as error:
+            where = _where(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            raise InputError(
+                f"{path} is not a plan: {where}", "poolswap convert MODEL --layers all --dry-run --plan-out plan.yaml"
+            ) from None
+
+    def dumps(self, form: Literal["json", "yaml"]) -> str:
+        """The plan as text that `read` takes."""
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        document = {"format": self.format, **document}
+        if form == "json":
+            return json.dumps(document, indent=2) + "\n"
+        return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+
+
+def make_plan(
+    sites: Sequence[PoolSite],
+    layers: str | int | None = "all",
+    to: str = "soft",
+    *,
+    op: Op | None = None,
+    exclude: Iterable[str] = (),
+    include_global: bool = False,
+    geometry: Literal["keep", "paper"] = "keep",
+    swaps: Iterable[tuple[str, str]] = (),
+    model: str | None = None,
+    input_size: Sequence[int] | None = None,
+    **options: Any,
+) -> Plan:
+    """The plan that replaces the selected sites by the operator `to`, such as "soft" or "lp:p=3".
+
+    `layers` is a selector (see `poolswap.selectors`); `op` narrows to "max" or "avg" sites; `exclude` are globs over
+    paths; `include_global` also takes the head's global sites. `swaps` are more pairs of (selector, operator), which
+    win over `layers`; with layers=None they are the whole plan. `options` are the operator's, as in beta=1.0.
+    geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do.
+
+    Raises NothingToReplaceError where the model has no such site, and InputError for a selector that matches nothing.
+    """
+    candidates = Candidates.of(sites, op=op, exclude=exclude, include_global=include_global)
+    if not candidates.sites:
+        raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
+    chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+    if layers is not None:
+        operator, given = parse_operator(to)
+        for path in select(str(layers), candidates):
+            chosen[path] = (operator.name, {**given, **operator.check(options)})
+    for selector, other in swaps:
+        operator, given = parse_operator(other)
+        for path in select(selector, candidates):
+            chosen[path] = (operator.name, given)
+    made = [
+        Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1]) for site in sites if site.path in chosen
+    ]
+    _check_scopes(made)
+    if geometry == "paper":
+        made = _paper_stem(made)
+    owners = {swap.site.owner for swap in made if swap.site.kind == "functional"}
+    kept = [s for s in sites if s.kind == "functional" and s.owner in owners and s.path not in chosen]
+    return Plan(model=model, input_size=tuple(input_size) if input_size else None, swaps=tuple(made), kept=tuple(kept))
+
+
+def _check_scopes(swaps: Iterable[Swap]) -> None:
+    for swap in swaps:
+        if swap.site.scope == "global" and not find_operator(swap.to).takes_global:
+            raise InputError(
+                f"{swap.site.path} is a global site, which operator {swap.to!r} cannot replace",
+                "leave out --include-global, or replace it with soft",
+            )
+
+
+def _paper_stem(swaps: list[Swap]) -> list[Swap]:
+    stem = next((n for n, swap in enumerate(swaps) if swap.site.geometry == _STEM and swap.site.op == "max"), None)
+    if stem is None:
+        raise InputError("no selected max pool is a 3x3/2 p1 stem", "leave out --geometry paper")
+    changed = swaps[stem].model_copy(update={"geometry": replace(_PAPER_STEM)})
+    return [*swaps[:stem], changed, *swaps[stem + 1 :]]
+
+
+def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool) -> tuple[str, str | None]:
+    """(message, hint) for a model without a site of the kind that was asked for."""
+    windows = [site for site in sites if site.scope == "window" and site.only != "train"]
+    heads = [site for site in sites if site.scope == "global" and site.replaceable]
+    blocked = [site for site in windows if not site.replaceable]
+    if blocked and len(blocked) == len(windows):
+        return f"no pooling site can be replaced: {blocked[0].path} {blocked[0].reason}", "poolswap inspect MODEL"
+    if windows:
+        what = f"{op} " if op else ""
+        return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen --kind, --exclude"
+    hint = "replace the head's global pooling with --include-global" if heads and not include_global else None
+    return "nothing to replace: the model has no window pooling, it downsamples with strided convolutions", hint
+
+
+def _where(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"

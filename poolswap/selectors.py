@@ -1,0 +1,125 @@
+"""The selector language of `--layers`.
+
+    first, last, all      the first, the last, every candidate
+    N, first:N, last:N    the first or last N in call order
+    #1                    the site with that number, as `poolswap inspect` prints it
+    layer1.*              a glob over paths
+
+Parts are joined by commas. A part that matches nothing is an error that names it. A module that is called several times
+is one layer with several sites: it counts once, and choosing one of its sites chooses the module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from poolswap.calls import Op
+from poolswap.errors import InputError
+from poolswap.sites import PoolSite
+
+_COUNT = re.compile(r"(?:(first|last):)?(\d+)")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The sites that a selector counts, and all sites, so that a miss can say why."""
+
+    sites: tuple[PoolSite, ...]
+    everything: tuple[PoolSite, ...]
+    named: frozenset[str]  # paths that a number or a glob may also choose: sites that only training reaches
+    why_not: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        sites: Sequence[PoolSite],
+        *,
+        op: Op | None = None,
+        exclude: Iterable[str] = (),
+        include_global: bool = False,
+    ) -> Candidates:
+        """Window sites (and global ones if asked) that can be replaced, of the right kind and not excluded."""
+        patterns = tuple(exclude)
+        for pattern in patterns:
+            if not any(_matches(site, pattern) for site in sites):
+                raise InputError(f"--exclude {pattern} matches no site", _closest(pattern, sites))
+        why_not: dict[str, str] = {}
+        for site in sites:
+            reason = _reason(site, op, patterns, include_global)
+            if reason is not None:
+                why_not[site.path] = reason
+        usable = tuple(site for site in sites if site.path not in why_not)
+        named = frozenset(site.path for site in usable)
+        counted = tuple(site for site in usable if site.only != "train")
+        return cls(counted, tuple(sites), named, why_not)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths that counts go over, in call order, each once."""
+        return tuple(dict.fromkeys(site.path for site in self.sites))
+
+
+def select(selector: str, candidates: Candidates) -> tuple[str, ...]:
+    """Paths that the selector chooses, in the order of the sites. Raises InputError for a part that matches nothing."""
+    parts = [part.strip() for part in selector.split(",")]
+    if not all(parts):
+        raise InputError(f"the selector {selector!r} has an empty part", "write for example --layers first:2,#5")
+    chosen = {path for part in parts for path in _select(part, candidates)}
+    return tuple(dict.fromkeys(site.path for site in candidates.everything if site.path in chosen))
+
+
+def _select(part: str, candidates: Candidates) -> Sequence[str]:
+    paths = candidates.paths
+    if part == "all":
+        return paths
+    if part in ("first", "last"):
+        return paths[:1] if part == "first" else paths[-1:]
+    if count := _COUNT.fullmatch(part):
+        return _counted(part, count.group(1) or "first", int(count.group(2)), paths)
+    if part.startswith("#"):
+        found = [site for site in candidates.everything if part[1:].isdecimal() and site.number == int(part[1:])]
+        hint = f"the sites are #1 to #{len(candidates.everything)}: poolswap inspect MODEL lists them"
+    else:
+        found = [site for site in candidates.everything if _matches(site, part)]
+        hint = _closest(part, candidates.everything)
+    if not found:
+        raise InputError(f"the selector {part!r} matches no pooling site", hint)
+    usable = [site.path for site in found if site.path in candidates.named]
+    if not usable:
+        raise InputError(f"the selector {part!r} matches only {found[0].path}, {candidates.why_not[found[0].path]}")
+    return usable
+
+
+def _counted(part: str, end: str, number: int, paths: Sequence[str]) -> Sequence[str]:
+    if not 1 <= number <= len(paths):
+        raise InputError(
+            f"the selector {part!r} asks for {number} of {len(paths)} layers",
+            f"a number from 1 to {len(paths)}, or all",
+        )
+    return paths[:number] if end == "first" else paths[-number:]
+
+
+def _matches(site: PoolSite, pattern: str) -> bool:
+    return any(fnmatchcase(path, pattern) for path in (site.path, *site.aliases))
+
+
+def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], include_global: bool) -> str | None:
+    if not site.replaceable:
+        return f"which cannot be replaced: it {site.reason}"
+    if site.scope == "global" and not include_global:
+        return "a global site: add --include-global"
+    if op is not None and site.op != op:
+        return f"which is {site.op} pooling, not {op}"
+    if any(_matches(site, pattern) for pattern in exclude):
+        return "which is excluded"
+    return None
+
+
+def _closest(text: str, sites: Sequence[PoolSite]) -> str:
+    paths = [site.path for site in sites]
+    close = get_close_matches(text, paths, n=3, cutoff=0.4) or paths[:3]
+    return f"paths like {', '.join(close)}: poolswap inspect MODEL lists them" if close else "the model has no site"

@@ -1,0 +1,145 @@
+"""Plan -> the modified model, and back: restore() undoes it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from poolswap.calls import is_pool_module, windows_of
+from poolswap.errors import InputError
+from poolswap.lift import is_lifted, lift, unlift, unwatch, watch
+from poolswap.nn.registry import find_operator
+from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
+from poolswap.plan import Plan, Swap
+from poolswap.sites import PoolSite
+
+
+class Swapped(BaseModel):
+    """One module that was replaced: what it was, what it is, and the parameters it brought."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    before: str
+    after: str
+    parameters: int
+
+
+class SwapReport(BaseModel):
+    """What `swap_pools` did: the modules it replaced, and the owners whose functional calls it lifted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    swapped: tuple[Swapped, ...]
+    lifted: tuple[str, ...]
+
+
+def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
+    """Replace the planned sites, in place. The model keeps its shapes, device, dtype, mode and requires_grad.
+
+    Everything is checked before anything is changed: InputError where a site of the plan is not in the model as the
+    plan describes it.
+    """
+    swaps = {swap.site.path: swap for swap in plan.swaps}
+    for swap in swaps.values():
+        _check_site(model, swap.site)
+    replacements = {path: _replacement(swap, model) for path, swap in swaps.items()}
+    lifted = lift(model, [*(swap.site for swap in swaps.values()), *plan.kept])
+    swapped = []
+    for path, new in replacements.items():
+        old = model.get_submodule(path)
+        new.train(old.training)
+        new._replaced = (old,)  # type: ignore[assignment]  # in a tuple, so that it is no submodule
+        _put(model, old, new)
+        parameters = sum(p.numel() for p in new.parameters())
+        swapped.append(Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters))
+    watch(model)
+    return SwapReport(plan=plan, swapped=tuple(swapped), lifted=tuple(lifted))
+
+
+def restore(model: nn.Module) -> None:
+    """Undo every swap and every lift of the model, in place: the modules that were replaced come back themselves."""
+    for module in list(model.modules()):
+        if "_replaced" in vars(module):
+            (old,) = module._replaced  # type: ignore[misc]
+            old.train(module.training)
+            _put(model, module, old)
+    for module in list(model.modules()):
+        if is_lifted(module):
+            unlift(module)
+    unwatch(model)
+
+
+def replaced_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of every module that `swap_pools` put into the model."""
+    return ((path, module) for path, module in model.named_modules() if "_replaced" in vars(module))
+
+
+def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
+    site, operator = swap.site, find_operator(swap.to)
+    geometry = swap.geometry or (site.call.geometry if site.call else None)
+    if site.scope == "global" and (geometry is None or site.kind == "functional"):
+        new = _global_replacement(swap)
+    else:
+        assert geometry is not None
+        new = operator.make(geometry, swap.options, channels=site.channels, start=site.op)
+    like = _neighbour(model, site.path)
+    return new if like is None else new.to(device=like.device, dtype=like.dtype)
+
+
+def _global_replacement(swap: Swap) -> nn.Module:
+    call = swap.site.call
+    assert call is not None
+    if call.output_size is not None:
+        return AdaptiveSoftPool(call.output_size, **swap.options)
+    # A functional average over a window that covers the map follows the map's size, whatever it is.
+    axes = call.axes or tuple(range(-call.dims, 0))
+    return GlobalSoftPool(axes, keepdim=call.axes is None or call.keepdim, **swap.options)
+
+
+def _check_site(model: nn.Module, site: PoolSite) -> None:
+    hint = "make the plan from this model: find_pools, make_plan (poolswap convert MODEL --dry-run)"
+    if not site.replaceable or site.call is None:
+        raise InputError(f"{site.path} cannot be replaced: it {site.reason}", "poolswap inspect MODEL")
+    try:
+        module = model.get_submodule(site.owner if site.kind == "functional" else site.path)
+    except AttributeError:
+        raise InputError(f"the plan names {site.path}, which is not in the model", hint) from None
+    if site.kind == "functional":
+        if is_lifted(module) and not hasattr(module, site.path.rpartition(".")[2]):
+            raise InputError(f"{site.owner} is lifted, but has no child for {site.path}", hint)
+        return
+    if not site.path:
+        raise InputError("the model itself is a pooling layer", "wrap it in torch.nn.Sequential")
+    if not is_pool_module(module) or windows_of(module) != site.call.geometry:
+        raise InputError(f"the plan has {site.op} pooling {site.call} at {site.path}; there is {_line(module)}", hint)
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` wherever `old` is registered: a shared module has several parents."""
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
+
+
+def _neighbour(model: nn.Module, path: str) -> torch.Tensor | None:
+    """A floating point parameter near the path, whose device and dtype the replacement takes."""
+    while path:
+        path = path.rpartition(".")[0]
+        try:
+            around = model.get_submodule(path)
+        except AttributeError:
+            continue
+        for tensor in (*around.parameters(), *around.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+    return None
+
+
+def _line(module: nn.Module) -> str:
+    return " ".join(repr(module).split())

@@ -1,0 +1,286 @@
+"""The program as a whole: it answers at once, and every failure is a line, a hint and its own exit code."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+import typer
+
+import poolswap
+from poolswap.cli import app as program
+from poolswap.cli.app import COMMANDS, main
+from poolswap.cli.output import JsonOption, Output
+from poolswap.errors import CheckError, InputError, MissingExtraError, NothingToReplaceError
+from poolswap.ops import BackendError
+
+HEAVY = ("torch", "torchvision", "timm", "numpy", "rich", "safetensors", "yaml")  # pydantic is Typer's own to import
+INSTANT = 0.4  # seconds
+
+Run = Callable[[BaseException], int]
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """`register(name, function)`, undone after the test."""
+    monkeypatch.setattr(program.app, "registered_commands", [*program.app.registered_commands])
+    return program.register
+
+
+@pytest.fixture
+def fail_with(register, monkeypatch) -> Run:
+    """Run a command that raises, and return the exit code."""
+    monkeypatch.delenv("POOLSWAP_DEBUG", raising=False)
+
+    def run(error: BaseException) -> int:
+        def fail() -> None:
+            raise error
+
+        register("fail", fail)
+        return main(["fail"])
+
+    return run
+
+
+def fastest(*arguments: str, tries: int = 8, **environment: str) -> float:
+    """Seconds of the fastest of some runs of `poolswap ARGUMENTS`; stops at the first that is fast enough."""
+    best = float("inf")
+    for _ in range(tries):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "poolswap", *arguments],
+            check=True,
+            capture_output=True,
+            env={**os.environ, **environment},
+        )
+        best = min(best, time.perf_counter() - start)
+        if best < INSTANT:
+            break
+    return best
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), *((name, "--help") for name in COMMANDS)])
+def test_help_is_instant(arguments):
+    assert fastest(*arguments) < INSTANT
+
+
+@pytest.mark.parametrize(("words", "expected"), [("poolswap en", "env"), ("poolswap env --js", "--json")])
+def test_shell_completion_is_instant_and_complete(words, expected):
+    environment = {
+        "_POOLSWAP_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert fastest(**environment) < INSTANT
+    done = subprocess.run(
+        [sys.executable, "-m", "poolswap"], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.stdout.split() == [expected]
+
+
+def test_help_of_every_command_imports_nothing_heavy():
+    code = f"""
+import sys
+from poolswap.cli.app import COMMANDS, main
+for name in COMMANDS:
+    assert main([name, "--help"]) == 0
+print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_importing_the_program_imports_neither_rich_nor_click():
+    code = "import sys, poolswap.cli.app; print(sorted({'rich', 'click'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_help_prints_brackets_as_they_are(register, capsys):
+    def export() -> None:
+        """Needs pip install 'poolswap[onnx]'."""
+
+    register("export", export)
+    assert main(["export", "--help"]) == 0
+    assert "poolswap[onnx]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_summary_and_helps(name, capsys):
+    assert main([name, "--help"]) == 0
+    captured = capsys.readouterr()
+    assert f"poolswap {name}" in captured.out
+    assert captured.err == ""
+    assert COMMANDS[name].__doc__
+
+
+def test_no_arguments_print_the_help(capsys):
+    assert main([]) == 0
+    assert "Usage: poolswap" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"poolswap {poolswap.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "stderr"),
+    [
+        (
+            InputError("no such model 'x'", "poolswap inspect y"),
+            2,
+            "error: no such model 'x'\nhint: poolswap inspect y\n",
+        ),
+        (InputError("two\nlines"), 2, "error: two lines\n"),
+        (MissingExtraError("onnx", "onnx"), 2, "error: onnx is not installed\nhint: pip install 'poolswap[onnx]'\n"),
+        (CheckError("outputs differ"), 1, "error: outputs differ\n"),
+        (NothingToReplaceError("no window pooling"), 5, "error: no window pooling\n"),
+        (BackendError("no GPU"), 2, "error: no GPU\nhint: poolswap env\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (typer.Abort(), 130, "error: interrupted\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x/y"),
+            2,
+            "error: /x/y: Permission denied\nhint: check the permissions, or choose another path\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "error: No space left on device\nhint: free some space, or write to another disk\n",
+        ),
+        (OSError("odd"), 2, "error: odd\n"),
+        (typer.BadParameter("must be positive"), 2, "error: invalid value: must be positive\nhint: poolswap --help\n"),
+        (
+            ZeroDivisionError("division by zero"),
+            3,
+            "error: internal error: ZeroDivisionError: division by zero\n"
+            "hint: rerun with POOLSWAP_DEBUG=1 for the traceback, and report it\n",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_each_error_has_its_line_its_hint_and_its_exit_code(fail_with, capsys, error, code, stderr):
+    assert fail_with(error) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == stderr
+
+
+def test_a_traceback_only_on_demand(fail_with, capsys, monkeypatch):
+    assert fail_with(RuntimeError("broken")) == 3
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("POOLSWAP_DEBUG", "1")
+    assert main(["fail"]) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("error: internal error: RuntimeError: broken\nhint: please report it\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["env", "--jsn"], "no such option: --jsn", "poolswap env --help"),
+        (["env", "x"], "unexpected extra argument", "poolswap env --help"),
+        (["evn"], "'env'", "poolswap --help"),
+        (["sum"], "missing argument 'n'", "poolswap sum --help"),
+        (["sum", "x"], "invalid value for 'n'", "poolswap sum --help"),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_are_one_line_and_a_hint(register, capsys, arguments, message, hint):
+    def sum_up(n: int) -> None: ...
+
+    register("sum", sum_up)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    error_line, hint_line = captured.err.splitlines()
+    assert captured.out == ""
+    assert error_line.startswith("error: ")
+    assert message in error_line.lower()
+    assert hint_line == f"hint: {hint}"
+
+
+def talk(as_json: JsonOption = False) -> None:
+    """Use every way of saying something."""
+    output = Output(json=as_json)
+    print("a library's chatter")
+    output.note("note")
+    output.warn("warning")
+    output.hint("do this")
+    output.line("line")
+    output.table("title", ["a", "b"], [(1, "x")])
+    with output.progress("working", 3) as advance:
+        advance(1)
+    output.json({"a": [1]})
+
+
+def test_json_is_one_document_and_nothing_else_on_stdout(register, capsys):
+    register("talk", talk)
+    assert main(["talk", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"a": [1]}
+    assert "a library's chatter\nnote\nwarning: warning\nhint: do this\n" in captured.err
+
+
+def test_only_data_is_on_stdout(register, capsys):
+    register("talk", talk)
+    assert main(["talk"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "line\na  b\n1  x\n"
+    assert captured.err.startswith("a library's chatter\n")
+
+
+def test_a_command_may_choose_its_exit_code(register):
+    def leave() -> None:
+        raise typer.Exit(1)
+
+    register("leave", leave)
+    assert main(["leave"]) == 1
+
+
+def test_stdout_is_itself_again_after_a_command(fail_with, capsys):
+    before = sys.stdout
+    fail_with(InputError("x"))
+    assert sys.stdout is before
+
+
+def script(body: str) -> list[str]:
+    """A process whose `poolswap body` runs these lines."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    return [
+        sys.executable,
+        "-c",
+        "import sys, time\nfrom poolswap.cli.app import main, register\nfrom poolswap.cli.output import Output\n"
+        "from poolswap.errors import CheckError\n"
+        f"def body():\n{lines}\nregister('body', body)\nsys.exit(main(['body']))",
+    ]
+
+
+def test_a_reader_that_goes_away_is_no_error_and_hides_none():
+    body = "for _ in range(20000): Output().line('x' * 100)\nraise CheckError('differs')"
+    process = subprocess.Popen(script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert err == "error: differs\n"
+
+
+def test_ctrl_c_is_130():
+    body = "print('ready', flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen(script(body), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 130
+    assert err == "error: interrupted\n"

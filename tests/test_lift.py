@@ -1,0 +1,139 @@
+"""Lifting changes no output, in either mode, and the owner stays what it was to Python and to torch's tools."""
+
+import copy
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import nets
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from poolswap.lift import LiftError, is_lifted, lift, unlift, unwatch
+from poolswap.sites import find_pools
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nets.Mixed().eval()
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def lifted(net):
+    lift(net, find_pools(net, (3, 32, 32)))
+    return net
+
+
+def run(net, x, *, train):
+    net.train(train)
+    torch.manual_seed(2)
+    return net(x)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_lifting_is_bit_identical(net, x, train):
+    stock = copy.deepcopy(net)
+    assert torch.equal(run(lifted(net), x, train=train), run(stock, x, train=train))
+
+
+def test_calls_become_named_children(net):
+    owners = lift(net, find_pools(net, (3, 32, 32)))
+    assert owners == ["", "inner"]
+    names = [name for name, _ in net.named_modules()]
+    assert {"pool_1", "pool_2", "pool_3", "pool_4", "inner.pool_1"} <= set(names)
+    assert isinstance(net, nets.Mixed)
+    assert isinstance(net.inner, nets.Inner)
+    assert type(net).__name__ == "Mixed"
+    assert net.state_dict().keys() == nets.Mixed().state_dict().keys()
+
+
+def test_each_call_runs_through_its_own_child(net, x):
+    lifted(net)
+    ran = []
+    for name in ("pool_1", "pool_2", "pool_3", "pool_4", "inner.pool_1"):
+        net.get_submodule(name).register_forward_hook(lambda m, a, y, name=name: ran.append(name))
+    run(net, x, train=False)
+    assert ran == ["pool_2", "inner.pool_1", "pool_3", "pool_4"]
+    ran.clear()
+    run(net, x, train=True)
+    assert ran == ["pool_1", "pool_2", "inner.pool_1", "pool_3", "pool_4"]
+
+
+def test_a_deep_copy_is_independent(net, x):
+    lifted(net)
+    expected = net(x)
+    twin = copy.deepcopy(net)
+    twin.pool_3 = nn.AvgPool2d(2)
+    twin.inner.pool_1 = nn.Identity()
+    assert torch.equal(net(x), expected)
+    assert not torch.equal(twin(x), expected)
+
+
+def test_pickling_rebuilds_the_generated_class(net, x):
+    file = io.BytesIO()
+    torch.save(lifted(net), file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    assert torch.equal(again(x), net(x))
+    assert is_lifted(again)
+
+
+def test_compile_without_graph_breaks(net, x):
+    lifted(net)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), net(x))
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")  # the mode's own counters
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(net, x, strict):
+    lifted(net)
+    program = torch.export.export(net, (x,), strict=strict)
+    torch.testing.assert_close(program.module()(x), net(x))
+
+
+def test_threads_do_not_mix(net, x):
+    lifted(net)
+    expected = net(x)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(y, expected) for y in pool.map(net, [x] * 16))
+
+
+def test_unlift_gives_the_class_back(net, x):
+    keys = dict(vars(net))
+    lifted(net)
+    for owner in (net.inner, net):
+        unlift(owner)
+    unwatch(net)
+    assert type(net) is nets.Mixed
+    assert vars(net).keys() == keys.keys()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_calls_that_depend_on_the_input_are_noticed():
+    class Fickle(nn.Module):
+        def forward(self, x):
+            return F.max_pool2d(x, 2) if x.shape[-1] > 8 else F.avg_pool2d(x, 2)
+
+    model = Fickle()
+    lift(model, find_pools(model, (3, 16, 16)))
+    model(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(LiftError, match="depend on its input"):
+        model(torch.zeros(1, 3, 8, 8))
+
+
+def test_a_window_that_follows_the_input_is_lifted_at_every_size():
+    class Head(nn.Module):
+        def forward(self, x):
+            return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
+
+    model = Head()
+    lift(model, find_pools(model, (3, 16, 16)))
+    x = torch.randn(2, 3, 9, 7)
+    assert torch.equal(model(x), F.avg_pool2d(x, (9, 7)).flatten(1))
