@@ -13,6 +13,7 @@
 #include "planar_backward.h"
 #include "problem.h"
 #include "storage.h"
+#include "whole.h"
 #include "window_max.h"
 
 namespace poolswap::POOLSWAP_ISA {
@@ -120,17 +121,21 @@ bool run_tiles(int64_t count, int64_t threads, int64_t bytes, Work&& work) {
 template <class T, bool kLast>
 struct Driver {
     using F = Compute<T>;
-    const Problem& p;
+    const bool whole;
+    const Problem p;
+
+    Driver(const Problem& problem) : whole(is_whole(problem)), p(whole ? as_one_row(problem) : problem) {}
 
     Tensor<T, F> input(const T* data) const {
         return {const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount};
     }
     Tensor<T, F> output(const T* data) const {
-        const int64_t least_run = kLast ? p.channels : p.w.out;
+        const int64_t least_run = kLast ? p.channels : whole ? Lanes<F>::kCount : p.w.out;
         return {const_cast<T*>(data), p.d.out, p.h.out, p.w.out * p.channels, least_run < Lanes<F>::kCount};
     }
     // Whether a shared shift can serve these windows at all.
     bool regular() const {
+        if (whole) return !kLast || p.channels >= Lanes<F>::kCount;
         return p.d.kernel * p.h.kernel <= kMaxRows && p.w.kernel <= 4096 && p.d.every_window_filled() &&
                p.h.every_window_filled() && p.w.every_window_filled() && !(kLast && p.channels < Lanes<F>::kCount);
     }
@@ -151,14 +156,19 @@ struct Driver {
     }
 
     int64_t forward_bytes() const {
-        const int64_t fast = kLast ? channels_last_forward_bytes<F>(p) : planar_forward_bytes<F>(p);
+        const int64_t fast = whole   ? whole_bytes()
+                             : kLast ? channels_last_forward_bytes<F>(p)
+                                     : planar_forward_bytes<F>(p);
         return most(LaneRows<F>::bytes(), regular() ? fast : 0);
     }
+    int64_t whole_bytes() const { return kLast ? WholeImages<false, F, kForwardRange>::bytes(p) : 0; }
     bool fast_gradient() const {
-        return regular() && (kLast ? channels_last_gradient_fits(p) : planar_gradient_fits(p));
+        return regular() && (whole || (kLast ? channels_last_gradient_fits(p) : planar_gradient_fits(p)));
     }
     int64_t backward_bytes() const {
-        const int64_t fast = kLast ? ChannelsLastGradient<false, F>::bytes(p) : planar_backward_bytes<F>(p);
+        const int64_t fast = whole   ? whole_bytes()
+                             : kLast ? ChannelsLastGradient<false, F>::bytes(p)
+                                     : planar_backward_bytes<F>(p);
         return most(LaneRows<F>::bytes(), fast_gradient() ? fast : 0);
     }
 
@@ -177,8 +187,13 @@ struct Driver {
             x.fetch(inputs, from);
             const View<const F> seen = constant(from);
             if (!(fast && with_shared_shift<kForwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
-                      if constexpr (kLast) return channels_last_forward<centred()>(p, seen, to, outputs, shift, arena);
-                      else return planar_forward<centred()>(p, seen, to, outputs, shift, arena);
+                      constexpr bool kCentred = centred();
+                      if constexpr (kLast)
+                          return whole ? whole_images_forward<kCentred>(p, seen, to, outputs, shift, arena)
+                                       : channels_last_forward<kCentred>(p, seen, to, outputs, shift, arena);
+                      else
+                          return whole ? whole_planes_forward<kCentred>(p, seen, to, outputs, shift)
+                                       : planar_forward<kCentred>(p, seen, to, outputs, shift, arena);
                   })))
                 window_max_forward<kLast>(p, seen, to, outputs, arena);
             y.commit(outputs, to);
@@ -223,10 +238,13 @@ struct Driver {
         x.fetch(inputs, from);
         g.fetch(outputs, grad);
         if (fast && with_shared_shift<kBackwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
+                constexpr bool kCentred = centred();
                 if constexpr (kLast)
-                    return ChannelsLastGradient<centred(), F>(p, seen, shift, arena).run(given, to, outputs, own);
+                    return whole ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
+                                 : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
                 else
-                    return planar_backward<centred()>(p, seen, given, to, outputs, own, shift, arena);
+                    return whole ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift)
+                                 : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);
             }))
             return;
         clear(dx, own, to);

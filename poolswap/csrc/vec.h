@@ -11,7 +11,8 @@
 #define POOLSWAP_INLINE inline __attribute__((always_inline))
 #define POOLSWAP_LAMBDA __attribute__((always_inline))
 
-#if defined(__AVX512F__)
+#if defined(POOLSWAP_VECTOR_BYTES)
+#elif defined(__AVX512F__)
 #define POOLSWAP_VECTOR_BYTES 64
 #elif defined(__AVX__)
 #define POOLSWAP_VECTOR_BYTES 32
@@ -105,9 +106,9 @@ POOLSWAP_INLINE void strips(int64_t n, Fn&& fn) {
     if (i < n) fn(n >= kCount ? n - kCount : int64_t{0});
 }
 
-template <class F, int... kIndex>
-POOLSWAP_INLINE Vec<F> even_lanes_(Vec<F> low, Vec<F> high, std::integer_sequence<int, kIndex...>) {
-    return __builtin_shufflevector(low, high, 2 * kIndex...);
+template <class F, int kFrom, int... kIndex>
+POOLSWAP_INLINE Vec<F> alternate_lanes_(Vec<F> low, Vec<F> high, std::integer_sequence<int, kIndex...>) {
+    return __builtin_shufflevector(low, high, (kFrom + 2 * kIndex)...);
 }
 template <class F, int kFrom, int... kIndex>
 POOLSWAP_INLINE Vec<F> interleaved_(Vec<F> a, Vec<F> b, std::integer_sequence<int, kIndex...>) {
@@ -119,7 +120,19 @@ using EachLane = std::make_integer_sequence<int, Lanes<F>::kCount>;
 // Elements 0, 2, 4, .. of two neighbouring vectors.
 template <class F>
 POOLSWAP_INLINE Vec<F> even_lanes(Vec<F> low, Vec<F> high) {
-    return even_lanes_<F>(low, high, EachLane<F>{});
+    return alternate_lanes_<F, 0>(low, high, EachLane<F>{});
+}
+template <class F>
+POOLSWAP_INLINE Vec<F> odd_lanes(Vec<F> low, Vec<F> high) {
+    return alternate_lanes_<F, 1>(low, high, EachLane<F>{});
+}
+// Lane i of the result is the sum of the lanes of rows[i].
+template <class F>
+POOLSWAP_INLINE Vec<F> across_lanes(Vec<F> (&rows)[Lanes<F>::kCount]) {
+    for (int count = Lanes<F>::kCount; count > 1; count /= 2)
+        for (int i = 0; i < count; i += 2)
+            rows[i / 2] = even_lanes<F>(rows[i], rows[i + 1]) + odd_lanes<F>(rows[i], rows[i + 1]);
+    return rows[0];
 }
 // a0 b0 a1 b1 .. as two vectors.
 template <class F>
