@@ -6,19 +6,45 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-// The column sums of one window row, walked from left to right: S and A of the last columns, C channels each.
+// Calls fn(piece, v) for pieces of one vector of channels, v.. of them. The last may overlap its neighbour, so what is
+// kept of a piece has a place of its own.
+template <class F, class Fn>
+POOLSWAP_INLINE void pieces(int64_t channels, Fn&& fn) {
+    constexpr int kCount = Lanes<F>::kCount;
+    const int64_t full = channels / kCount;
+    for (int64_t piece = 0; piece < full; ++piece) fn(piece, piece * kCount);
+    if (full * kCount < channels) fn(full, channels - kCount);
+}
+template <class F>
+int64_t piece_count(int64_t channels) {
+    return ceil_div(channels, Lanes<F>::kCount);
+}
+
+template <class F>
+struct Sums {
+    Vec<F> sum, moment;
+
+    POOLSWAP_INLINE void add(const Sums& other) {
+        sum += other.sum;
+        moment += other.moment;
+    }
+};
+
+// The column sums of one window row, walked from left to right: those of the last columns.
 template <class F>
 struct ColumnCarry {
-    F* data;
-    int64_t slots, channels;
+    Sums<F>* data;
+    int64_t slots, pitch;
 
     ColumnCarry(Arena& arena, const Problem& p)
-        : data(arena.take<F>(2 * slot_count(p) * p.channels)), slots(slot_count(p)), channels(p.channels) {}
-    static int64_t slot_count(const Problem& p) { return p.w.extent(); }
-    static int64_t bytes(const Problem& p) { return Arena::bytes<F>(2 * slot_count(p) * p.channels); }
+        : data(arena.take<Sums<F>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
+          pitch(piece_count<F>(p.channels)) {}
+    static int64_t slot_count(const Problem& p) { return power_of_two(p.w.extent()); }
+    static int64_t bytes(const Problem& p) {
+        return Arena::bytes<Sums<F>>(slot_count(p) * piece_count<F>(p.channels));
+    }
 
-    POOLSWAP_INLINE F* sum(int64_t column) const { return data + 2 * (column % slots) * channels; }
-    POOLSWAP_INLINE F* moment(int64_t column) const { return sum(column) + channels; }
+    POOLSWAP_INLINE Sums<F>* at(int64_t column) const { return data + (column & (slots - 1)) * pitch; }
 };
 
 // Windows of kKernel columns that step by kStride, one inside the image: kNew columns are new, the others carried.
@@ -26,37 +52,24 @@ template <int kKernel, int kNew, bool kCentred, class F, class Group, class Exp,
 POOLSWAP_INLINE void pixel_window(const Group& group, Exp& exp, Vec<F> centre, int64_t channels, int64_t first,
                                   const ColumnCarry<F>& carry, Fn&& fn) {
     constexpr int kOld = kKernel - kNew;
-    const F *old_sum[kOld + 1], *old_moment[kOld + 1];
-    for (int k = 0; k < kOld; ++k) {
-        old_sum[k] = carry.sum(first + k);
-        old_moment[k] = carry.moment(first + k);
-    }
-    F *new_sum[kNew], *new_moment[kNew];
-    for (int k = 0; k < kNew; ++k) {
-        new_sum[k] = carry.sum(first + kOld + k);
-        new_moment[k] = carry.moment(first + kOld + k);
-    }
+    const Sums<F>* old[kOld + 1];
+    for (int k = 0; k < kOld; ++k) old[k] = carry.at(first + k);
+    Sums<F>* fresh[kNew];
+    for (int k = 0; k < kNew; ++k) fresh[k] = carry.at(first + kOld + k);
     constexpr int kKeepFrom = kNew - kOld;  // of the new columns, those that the next window shares
-    const int64_t start = (first + kOld) * channels;
-    strips<F>(channels, [&](int64_t v) POOLSWAP_LAMBDA {
-        Vec<F> sum{}, moment{};
+    const auto moved = group.moved((first + kOld) * channels);
+    pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+        Sums<F> total{};
 #pragma GCC unroll 4
-        for (int k = 0; k < kOld; ++k) {
-            sum += load(old_sum[k] + v);
-            moment += load(old_moment[k] + v);
-        }
+        for (int k = 0; k < kOld; ++k) total.add(old[k][piece]);
 #pragma GCC unroll 4
         for (int k = 0; k < kNew; ++k) {
-            Vec<F> s, m;
-            group.template add<kCentred>(start + k * channels + v, exp, centre, s, m);
-            if (kOld > 0 && k >= kKeepFrom) {
-                store(new_sum[k] + v, s);
-                store(new_moment[k] + v, m);
-            }
-            sum += s;
-            moment += m;
+            Sums<F> column;
+            moved.template add<kCentred>(k * channels + v, exp, centre, column.sum, column.moment);
+            if (kOld > 0 && k >= kKeepFrom) fresh[k][piece] = column;
+            total.add(column);
         }
-        fn(v, sum, moment);
+        fn(piece, v, total.sum, total.moment);
     });
 }
 
@@ -66,44 +79,41 @@ POOLSWAP_INLINE void any_window(const Group& group, Exp& exp, Vec<F> centre, con
                                 const ColumnCarry<F>& carry, Fn&& fn) {
     const Range taps = p.w.taps(j);
     const int64_t begin = p.w.first(j) + taps.begin * p.w.dilation, channels = p.channels;
-    const int64_t end = p.w.first(j) + (taps.end - 1) * p.w.dilation + 1;
+    const int64_t end = p.w.first(j) + (taps.end - 1) * p.w.dilation + 1, dilation = p.w.dilation;
     for (int64_t column = most(done, p.w.first(j)); column < end; ++column) {
-        F *const sums = carry.sum(column), *const moments = carry.moment(column);
-        strips<F>(channels, [&](int64_t v) POOLSWAP_LAMBDA {
-            Vec<F> s, m;
-            group.template add<kCentred>(column * channels + v, exp, centre, s, m);
-            store(sums + v, s);
-            store(moments + v, m);
+        Sums<F>* const to = carry.at(column);
+        pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+            Sums<F> sums;
+            group.template add<kCentred>(column * channels + v, exp, centre, sums.sum, sums.moment);
+            to[piece] = sums;
         });
     }
     done = most(done, end);
-    strips<F>(channels, [&](int64_t v) POOLSWAP_LAMBDA {
-        Vec<F> sum{}, moment{};
-        for (int64_t column = begin; column < end; column += p.w.dilation) {
-            sum += load(carry.sum(column) + v);
-            moment += load(carry.moment(column) + v);
-        }
-        fn(v, sum, moment);
+    pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+        Sums<F> total{};
+        for (int64_t column = begin; column < end; column += dilation) total.add(carry.at(column)[piece]);
+        fn(piece, v, total.sum, total.moment);
     });
 }
 
-// Calls fn(j, v, sum, moment) with the sums of every window of a row, for channels v.. of it.
+// Calls fn(j)(piece, v, sum, moment) with the sums of every window j of a row, for channels v.. of it.
 template <bool kCentred, class F, class Group, class Exp, class Fn>
 POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p, const ColumnCarry<F>& carry,
                               Fn&& fn) {
-    const Axis& w = p.w;
+    const Axis w = p.w;
     const bool dense = w.dilation == 1;
+    const int64_t channels = p.channels;
     int64_t done = 0;
     for (int64_t j = 0; j < w.out; ++j) {
         const int64_t first = w.first(j), end = first + w.kernel;
-        const auto use = [&](int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA { fn(j, v, sum, moment); };
+        const auto use = fn(j);
         const bool inside = dense && first >= 0 && end <= w.in;
         if (inside && w.kernel == 3 && done == first + 1)
-            pixel_window<3, 2, kCentred>(group, exp, centre, p.channels, first, carry, use);
+            pixel_window<3, 2, kCentred>(group, exp, centre, channels, first, carry, use);
         else if (inside && w.kernel == 3 && done == first + 2)
-            pixel_window<3, 1, kCentred>(group, exp, centre, p.channels, first, carry, use);
+            pixel_window<3, 1, kCentred>(group, exp, centre, channels, first, carry, use);
         else if (inside && w.kernel == 2 && done <= first && w.stride >= 2)
-            pixel_window<2, 2, kCentred>(group, exp, centre, p.channels, first, carry, use);
+            pixel_window<2, 2, kCentred>(group, exp, centre, channels, first, carry, use);
         else {
             any_window<kCentred>(group, exp, centre, p, j, done, carry, use);
             continue;
@@ -123,6 +133,7 @@ bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const T
                            Arena arena) {
     RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
     const ColumnCarry<F> carry(arena, p);
+    const int64_t channels = p.channels;
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)
         for (int64_t d = outputs.d.begin; d < outputs.d.end; ++d) {
             ring.start(plane);
@@ -132,12 +143,14 @@ bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const T
                 ring.template with_group<false>([&](const auto group) POOLSWAP_LAMBDA {
                     auto exp = ring.exp;
                     const Vec<F> centre = ring.centre;
-                    walk_row<kCentred>(group, exp, centre, p, carry,
-                                       [&](int64_t j, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-                                           Vec<F> mean = moment / sum;
-                                           if (kCentred) mean += centre;
-                                           store(to + j * p.channels + v, mean);
-                                       });
+                    walk_row<kCentred>(group, exp, centre, p, carry, [=](int64_t j) POOLSWAP_LAMBDA {
+                        F* const pixel = to + j * channels;
+                        return [=](int64_t, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+                            Vec<F> mean = moment / sum;
+                            if (kCentred) mean += centre;
+                            store(pixel + v, mean);
+                        };
+                    });
                     ring.exp.witness = exp.witness;
                 });
                 if (!ring.exp.safe()) return false;

@@ -16,29 +16,30 @@ class ChannelsLastGradient {
     const Problem& p;
     RowRing<F, kBackwardRange, kCentred> ring;
     const ColumnCarry<F> carry;
-    const int64_t covers, width;  // window rows that share an input row; elements of p and of q of one
-    F *const shares, *const total;
+    const int64_t covers, pitch, width;  // window rows that share an input row; pieces of a pixel and of a row
+    Sums<F>*const shares, *const total;  // p and q
     const F beta;
 
-    F* share_p(int64_t h) const { return shares + h % covers * 2 * width; }
+    Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
     bool share_out(int64_t h, const F* g) {
         ring.enter(0, h);
-        F *const to_p = share_p(h), *const to_q = to_p + width;
+        Sums<F>* const to = share_row(h);
         GradientWitness<F> witness;
         ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
             auto exp = ring.exp;
             auto seen = witness;
             const Vec<F> centre = ring.centre;
-            const int64_t channels = p.channels;
-            walk_row<kCentred>(group, exp, centre, p, carry,
-                               [&](int64_t j, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-                                   const int64_t at = j * channels + v;
-                                   const Vec<F> grad = load(g + at), share = grad / sum;
-                                   seen.add(grad);
-                                   store(to_p + at, share);
-                                   store(to_q + at, share * (moment / sum));
-                               });
+            const int64_t channels = p.channels, pieces_ = pitch;
+            walk_row<kCentred>(group, exp, centre, p, carry, [&seen, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
+                Sums<F>* const to_pixel = to + j * pieces_;
+                const F* const g_pixel = g + j * channels;
+                return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+                    const Vec<F> grad = load(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
+                    seen.add(grad);
+                    to_pixel[piece] = {share, share * (moment * inverse)};
+                };
+            });
             ring.exp.witness = exp.witness;
             witness = seen;
         });
@@ -46,61 +47,61 @@ class ChannelsLastGradient {
     }
 
     // p and q added up over the window rows `covering`.
-    const F* covering_rows(const Range& covering) const {
-        if (covering.size() == 1) return share_p(covering.begin);
+    const Sums<F>* covering_rows(const Range& covering) const {
+        const Sums<F>* sums = share_row(covering.begin);
         for (int64_t h = covering.begin + 1; h < covering.end; ++h) {
-            const F *const one = h == covering.begin + 1 ? share_p(covering.begin) : total, *const other = share_p(h);
-            F* const to = total;
-            strips<F>(2 * width, [&](int64_t i) POOLSWAP_LAMBDA { store(to + i, load(one + i) + load(other + i)); });
+            const Sums<F>* const other = share_row(h);
+            for (int64_t i = 0; i < width; ++i) total[i] = {sums[i].sum + other[i].sum, sums[i].moment + other[i].moment};
+            sums = total;
         }
-        return total;
+        return sums;
     }
 
     void finish(int64_t row, const Range& covering, F* dx) const {
-        const F *const from_p = covering_rows(covering), *const from_q = from_p + width;
-        const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept + row % ring.slots * ring.pitch;
+        const Sums<F>* const from = covering_rows(covering);
+        const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept_row(row);
         const Axis w = p.w;
+        const int64_t channels = p.channels;
         Range windows{0, 0};  // that hold the column
         for (int64_t column = 0; column < w.in; ++column) {
             while (windows.begin < w.out && w.first(windows.begin) + w.kernel <= column) ++windows.begin;
             while (windows.end < w.out && w.first(windows.end) <= column) ++windows.end;
+            const Sums<F>* const first = from + windows.begin * pitch;
+            const int64_t at = column * channels;
             switch (windows.size()) {
-                case 1: finish_pixel<1>(column, windows, from_p, from_q, x, e, dx); break;
-                case 2: finish_pixel<2>(column, windows, from_p, from_q, x, e, dx); break;
-                case 3: finish_pixel<3>(column, windows, from_p, from_q, x, e, dx); break;
-                default: finish_pixel<-1>(column, windows, from_p, from_q, x, e, dx);
+                case 0: set_all(dx + column * p.channels, F(0), p.channels); break;
+                case 1: finish_pixel<1>(1, first, x + at, e + at, dx + at); break;
+                case 2: finish_pixel<2>(2, first, x + at, e + at, dx + at); break;
+                case 3: finish_pixel<3>(3, first, x + at, e + at, dx + at); break;
+                default: finish_pixel<-1>(windows.size(), first, x + at, e + at, dx + at);
             }
         }
     }
 
     template <int kWindows>
-    POOLSWAP_INLINE void finish_pixel(int64_t column, Range windows, const F* from_p, const F* from_q, const F* x,
-                                      const F* e, F* dx) const {
-        const int64_t count = kWindows < 0 ? windows.size() : kWindows, channels = p.channels;
-        const int64_t at = column * channels, first = windows.begin * channels;
+    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* from, const F* x, const F* e, F* dx) const {
+        const int64_t count = kWindows < 0 ? count_ : kWindows, step = pitch;
         const Vec<F> centre = ring.centre;
         const F slope = beta;
-        strips<F>(channels, [&](int64_t v) POOLSWAP_LAMBDA {
-            Vec<F> sum_p{}, sum_q{};
+        pieces<F>(p.channels, [=](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+            Sums<F> all{};
 #pragma GCC unroll 4
-            for (int64_t k = 0; k < count; ++k) {
-                sum_p += load(from_p + first + k * channels + v);
-                sum_q += load(from_q + first + k * channels + v);
-            }
-            Vec<F> x_ = load(x + at + v);
+            for (int64_t k = 0; k < count; ++k) all.add(from[k * step + piece]);
+            Vec<F> x_ = load(x + v);
             if (kCentred) x_ -= centre;
-            store(dx + at + v, load(e + at + v) * ((x_ * sum_p - sum_q) * slope + sum_p));
+            store(dx + v, load(e + v) * ((x_ * all.sum - all.moment) * slope + all.sum));
         });
     }
 
   public:
     ChannelsLastGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena arena)
-        : p(p_), ring(p_, x, shift, arena), carry(arena, p_), covers(cover_count(p_)), width(p_.w.out * p_.channels),
-          shares(arena.take<F>(covers * 2 * width)), total(arena.take<F>(2 * width)), beta(shift.beta) {}
+        : p(p_), ring(p_, x, shift, arena), carry(arena, p_), covers(cover_count(p_)), pitch(piece_count<F>(p_.channels)),
+          width(p_.w.out * pitch), shares(arena.take<Sums<F>>(covers * width)), total(arena.take<Sums<F>>(width)),
+          beta(shift.beta) {}
 
     static int64_t cover_count(const Problem& p) { return ceil_div(p.h.kernel, p.h.stride); }
     static int64_t bytes(const Problem& p) {
-        return channels_last_forward_bytes<F>(p) + Arena::bytes<F>((cover_count(p) + 1) * 2 * p.w.out * p.channels);
+        return channels_last_forward_bytes<F>(p) + 2 * Arena::bytes<Sums<F>>(cover_count(p) * p.w.out * piece_count<F>(p.channels));
     }
 
     // Returns false, with dx unfinished, if a value makes this shift unsafe.

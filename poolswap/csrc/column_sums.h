@@ -29,6 +29,13 @@ struct RowGroup {
 
     POOLSWAP_INLINE RowGroup(const Row<F>* from, int64_t, int64_t) : RowGroup(from, Each{}) {}
 
+    // The same rows from element `offset` on.
+    POOLSWAP_INLINE RowGroup moved(int64_t offset) const {
+        RowGroup group = *this;
+        for (Row<F>& row : group.rows) row = {row.x + offset, row.e + offset, row.slice, row.row};
+        return group;
+    }
+
     // Adds up e and e (x - centre) at elements i.. of the rows.
     template <bool kCentred, class Exp>
     POOLSWAP_INLINE void add(int64_t i, Exp& exp, Vec<F> centre, Vec<F>& sum, Vec<F>& moment) const {
@@ -70,15 +77,22 @@ struct RowGroup {
 template <class F>
 struct RowGroup<F, RowShape<-1, -1, -1>> {
     const Row<F>* rows;
-    int64_t old, count;
+    int64_t old, count, offset = 0;
 
     POOLSWAP_INLINE RowGroup(const Row<F>* rows_, int64_t old_, int64_t count_)
         : rows(rows_), old(old_), count(count_) {}
+
+    POOLSWAP_INLINE RowGroup moved(int64_t by) const {
+        RowGroup group = *this;
+        group.offset += by;
+        return group;
+    }
 
     template <bool kCentred, class Exp>
     POOLSWAP_INLINE void add(int64_t i, Exp& exp, Vec<F> centre, Vec<F>& sum, Vec<F>& moment) const {
         using One = RowGroup<F, RowShape<0, 1, 1>>;
         sum = moment = Vec<F>{};
+        i += offset;
         for (int64_t r = 0; r < old; ++r)
             One::template add_row<kCentred, true, false>(rows[r], i, exp, centre, sum, moment);
         for (int64_t r = old; r < count; ++r)
@@ -105,7 +119,7 @@ struct RowRing {
           reuses(p_.d.kernel == 1 && p_.h.dilation == 1), kept(arena.take<F>(slots * pitch)),
           exp(shift.slope, shift.c), centre(fill<F>(shift.centre)) {}
 
-    static int64_t slot_count(const Problem& p) { return p.d.kernel * p.h.kernel; }
+    static int64_t slot_count(const Problem& p) { return power_of_two(p.d.kernel * p.h.kernel); }
     static int64_t row_pitch(const Problem& p) {
         return ceil_div(p.w.in * p.channels, Lanes<F>::kCount) * Lanes<F>::kCount;
     }
@@ -116,6 +130,8 @@ struct RowRing {
         done = 0;
     }
 
+    POOLSWAP_INLINE F* kept_row(int64_t row) const { return kept + (row & (slots - 1)) * pitch; }
+
     // Lists the rows of window row (d, h).
     POOLSWAP_INLINE void enter(int64_t d, int64_t h) {
         const Range slices = p.d.taps(d), taps = p.h.taps(h);
@@ -123,7 +139,7 @@ struct RowRing {
         for (int64_t kd = slices.begin; kd < slices.end; ++kd)
             for (int64_t kh = taps.begin; kh < taps.end; ++kh) {
                 const int64_t slice = p.d.first(d) + kd * p.d.dilation, row = p.h.first(h) + kh * p.h.dilation;
-                const int64_t slot = reuses ? row % slots : count;
+                const int64_t slot = reuses ? row & (slots - 1) : count;
                 if (reuses && row < done) ++old;
                 rows[count++] = {x.at(plane, slice, row), kept + slot * pitch, slice, row};
             }

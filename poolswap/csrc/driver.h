@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "channels_last_backward.h"
+#include "channels_last_pairs.h"
 #include "planar_backward.h"
 #include "problem.h"
 #include "storage.h"
@@ -30,7 +31,8 @@ struct Tiling {
         const int64_t plane = p.d.in * p.h.in * p.w.in * p.channels, length = by_depth ? depth : height;
         const int64_t wanted = most(4096, least(32768, plane * p.planes / 64));
         planes = least(p.planes, most(1, wanted / plane));
-        chunk = most(reach, ceil_div(length, ceil_div(plane, wanted)));
+        const int64_t roomy = least(3 * reach, length * p.planes / 32);  // a smaller share of it is halo
+        chunk = most(most(reach, roomy), ceil_div(length, ceil_div(plane, wanted)));
         chunk = ceil_div(length, most(1, length / chunk));
         plane_tiles = ceil_div(p.planes, planes);
         chunk_tiles = ceil_div(length, chunk);
@@ -239,9 +241,11 @@ struct Driver {
         g.fetch(outputs, grad);
         if (fast && with_shared_shift<kBackwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
                 constexpr bool kCentred = centred();
+                [[maybe_unused]] const bool pairs = channels_last_pairs_fit(p);
                 if constexpr (kLast)
-                    return whole ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
-                                 : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
+                    return whole   ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
+                           : pairs ? ChannelsLastPairs<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own)
+                                   : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
                 else
                     return whole ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift)
                                  : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);

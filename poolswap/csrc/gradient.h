@@ -26,12 +26,14 @@ POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const 
     for (int64_t plane = own.planes.begin; plane < own.planes.end; ++plane) {
         start(plane);
         int64_t row = own.h.begin;
+        Range covering{outputs.h.begin, outputs.h.begin};
         for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
             if (!share(plane, h)) return false;
             const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
             for (; row < complete; ++row) {
-                const Range all = p.h.outputs_of({row, row + 1});
-                finish(plane, row, Range{most(all.begin, outputs.h.begin), least(all.end, outputs.h.end)});
+                while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row) ++covering.begin;
+                while (covering.end < outputs.h.end && p.h.first(covering.end) <= row) ++covering.end;
+                finish(plane, row, Range{covering.begin, most(covering.begin, covering.end)});
             }
         }
     }

@@ -101,9 +101,9 @@ struct PlanarGradient {
             const Vec<F> s = along_row<kKernel, kStride>(sums + j * kStride, w);
             const Vec<F> m = along_row<kKernel, kStride>(moments + j * kStride, w), grad = load(g + j);
             witness.add(grad);
-            const Vec<F> share = grad / s;
+            const Vec<F> inverse = F(1) / s, share = grad * inverse;
             store(to_p + j, share);
-            store(to_q + j, share * (m / s));
+            store(to_q + j, share * (m * inverse));
         });
         to.p.clear_behind();
         to.q.clear_behind();
@@ -132,7 +132,7 @@ struct PlanarGradient {
             from_p = to_p;
             from_q = to_q;
         }
-        const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept + row % ring.slots * ring.pitch;
+        const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept_row(row);
         const int64_t padding = p.w.padding;
         const Vec<F> centre = ring.centre;
         const F slope = beta;

@@ -12,6 +12,12 @@ POOLSWAP_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 POOLSWAP_INLINE int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 POOLSWAP_INLINE int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
+POOLSWAP_INLINE int64_t power_of_two(int64_t least_) {
+    int64_t power = 1;
+    while (power < least_) power *= 2;
+    return power;
+}
+
 struct Range {
     int64_t begin, end;
     POOLSWAP_INLINE int64_t size() const { return end - begin; }
@@ -27,6 +33,10 @@ struct Axis {
     // The k of window o that hit an element.
     POOLSWAP_INLINE Range taps(int64_t o) const {
         const int64_t start = first(o);
+        if (dilation == 1) {  // no division
+            const int64_t from = most(0, -start);
+            return {from, most(from, least(kernel, in - start))};
+        }
         const int64_t begin = most(0, ceil_div(-start, dilation));
         return {begin, most(begin, least(kernel, floor_div(in - 1 - start, dilation) + 1))};
     }
