@@ -50,6 +50,7 @@ BACKENDS = {
     for backend in (
         Backend("reference", "poolswap.ops.reference", device=None),
         Backend("cuda", "poolswap.ops.triton", device="cuda"),
+        Backend("cpu", "poolswap.ops.cpu", device="cpu"),
     )
 }
 

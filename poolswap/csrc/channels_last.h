@@ -1,0 +1,162 @@
+// Fast tiles of channels_last images: all channels of a pixel stream by, and the columns of a window that the next one
+// needs again are carried along.
+#pragma once
+
+#include "column_sums.h"
+
+namespace poolswap::POOLSWAP_ISA {
+
+// Calls fn(piece, v) for pieces of one vector of channels, v.. of them. The last may overlap its neighbour, so what is
+// kept of a piece has a place of its own.
+template <class F, class Fn>
+POOLSWAP_INLINE void pieces(int64_t channels, Fn&& fn) {
+    constexpr int kCount = Lanes<F>::kCount;
+    const int64_t full = channels / kCount;
+    for (int64_t piece = 0; piece < full; ++piece) fn(piece, piece * kCount);
+    if (full * kCount < channels) fn(full, channels - kCount);
+}
+template <class F>
+int64_t piece_count(int64_t channels) {
+    return ceil_div(channels, Lanes<F>::kCount);
+}
+
+template <class F>
+struct Sums {
+    Vec<F> sum, moment;
+
+    POOLSWAP_INLINE void add(const Sums& other) {
+        sum += other.sum;
+        moment += other.moment;
+    }
+};
+
+// The column sums of one window row, walked from left to right: those of the last columns.
+template <class F>
+struct ColumnCarry {
+    Sums<F>* data;
+    int64_t slots, pitch;
+
+    ColumnCarry(Arena& arena, const Problem& p)
+        : data(arena.take<Sums<F>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
+          pitch(piece_count<F>(p.channels)) {}
+    static int64_t slot_count(const Problem& p) { return power_of_two(p.w.extent()); }
+    static int64_t bytes(const Problem& p) {
+        return Arena::bytes<Sums<F>>(slot_count(p) * piece_count<F>(p.channels));
+    }
+
+    POOLSWAP_INLINE Sums<F>* at(int64_t column) const { return data + (column & (slots - 1)) * pitch; }
+};
+
+// Windows of kKernel columns that step by kStride, one inside the image: kNew columns are new, the others carried.
+template <int kKernel, int kNew, bool kCentred, class F, class Group, class Exp, class Fn>
+POOLSWAP_INLINE void pixel_window(const Group& group, Exp& exp, Vec<F> centre, int64_t channels, int64_t first,
+                                  const ColumnCarry<F>& carry, Fn&& fn) {
+    constexpr int kOld = kKernel - kNew;
+    const Sums<F>* old[kOld + 1];
+    for (int k = 0; k < kOld; ++k) old[k] = carry.at(first + k);
+    Sums<F>* fresh[kNew];
+    for (int k = 0; k < kNew; ++k) fresh[k] = carry.at(first + kOld + k);
+    constexpr int kKeepFrom = kNew - kOld;  // of the new columns, those that the next window shares
+    const auto moved = group.moved((first + kOld) * channels);
+    pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+        Sums<F> total{};
+#pragma GCC unroll 4
+        for (int k = 0; k < kOld; ++k) total.add(old[k][piece]);
+#pragma GCC unroll 4
+        for (int k = 0; k < kNew; ++k) {
+            Sums<F> column;
+            moved.template add<kCentred>(k * channels + v, exp, centre, column.sum, column.moment);
+            if (kOld > 0 && k >= kKeepFrom) fresh[k][piece] = column;
+            total.add(column);
+        }
+        fn(piece, v, total.sum, total.moment);
+    });
+}
+
+// Any window: columns that are not yet in the carry are added to it, then those of the window are summed.
+template <bool kCentred, class F, class Group, class Exp, class Fn>
+POOLSWAP_INLINE void any_window(const Group& group, Exp& exp, Vec<F> centre, const Problem& p, int64_t j, int64_t& done,
+                                const ColumnCarry<F>& carry, Fn&& fn) {
+    const Range taps = p.w.taps(j);
+    const int64_t begin = p.w.first(j) + taps.begin * p.w.dilation, channels = p.channels;
+    const int64_t end = p.w.first(j) + (taps.end - 1) * p.w.dilation + 1, dilation = p.w.dilation;
+    for (int64_t column = most(done, p.w.first(j)); column < end; ++column) {
+        Sums<F>* const to = carry.at(column);
+        pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+            Sums<F> sums;
+            group.template add<kCentred>(column * channels + v, exp, centre, sums.sum, sums.moment);
+            to[piece] = sums;
+        });
+    }
+    done = most(done, end);
+    pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
+        Sums<F> total{};
+        for (int64_t column = begin; column < end; column += dilation) total.add(carry.at(column)[piece]);
+        fn(piece, v, total.sum, total.moment);
+    });
+}
+
+// Calls fn(j)(piece, v, sum, moment) with the sums of every window j of a row, for channels v.. of it.
+template <bool kCentred, class F, class Group, class Exp, class Fn>
+POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p, const ColumnCarry<F>& carry,
+                              Fn&& fn) {
+    const Axis w = p.w;
+    const bool dense = w.dilation == 1;
+    const int64_t channels = p.channels;
+    int64_t done = 0;
+    for (int64_t j = 0; j < w.out; ++j) {
+        const int64_t first = w.first(j), end = first + w.kernel;
+        const auto use = fn(j);
+        const bool inside = dense && first >= 0 && end <= w.in;
+        if (inside && w.kernel == 3 && done == first + 1)
+            pixel_window<3, 2, kCentred>(group, exp, centre, channels, first, carry, use);
+        else if (inside && w.kernel == 3 && done == first + 2)
+            pixel_window<3, 1, kCentred>(group, exp, centre, channels, first, carry, use);
+        else if (inside && w.kernel == 2 && done <= first && w.stride >= 2)
+            pixel_window<2, 2, kCentred>(group, exp, centre, channels, first, carry, use);
+        else {
+            any_window<kCentred>(group, exp, centre, p, j, done, carry, use);
+            continue;
+        }
+        done = end;
+    }
+}
+
+template <class F>
+int64_t channels_last_forward_bytes(const Problem& p) {
+    return RowRing<F, kForwardRange, false>::bytes(p) + ColumnCarry<F>::bytes(p);
+}
+
+// Returns false, with y unfinished, if a value makes this shift unsafe.
+template <bool kCentred, class F>
+bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
+                           Arena arena) {
+    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
+    const ColumnCarry<F> carry(arena, p);
+    const int64_t channels = p.channels;
+    for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)
+        for (int64_t d = outputs.d.begin; d < outputs.d.end; ++d) {
+            ring.start(plane);
+            for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
+                ring.enter(d, h);
+                F* const to = y.at(plane, d, h);
+                ring.template with_group<false>([&](const auto group) POOLSWAP_LAMBDA {
+                    auto exp = ring.exp;
+                    const Vec<F> centre = ring.centre;
+                    walk_row<kCentred>(group, exp, centre, p, carry, [=](int64_t j) POOLSWAP_LAMBDA {
+                        F* const pixel = to + j * channels;
+                        return [=](int64_t, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+                            Vec<F> mean = moment / sum;
+                            if (kCentred) mean += centre;
+                            store(pixel + v, mean);
+                        };
+                    });
+                    ring.exp.witness = exp.witness;
+                });
+                if (!ring.exp.safe()) return false;
+            }
+        }
+    return true;
+}
+
+}  // namespace poolswap::POOLSWAP_ISA

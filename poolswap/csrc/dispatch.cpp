@@ -1,0 +1,59 @@
+// Chooses the best variant that this processor can run.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernel.h"
+
+#if defined(_WIN32)
+#define POOLSWAP_EXPORT extern "C" __declspec(dllexport)
+#else
+#define POOLSWAP_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace poolswap {
+
+namespace baseline {
+extern const Isa kIsa;
+}
+#if defined(POOLSWAP_X86)
+namespace x86_64_v3 {
+extern const Isa kIsa;
+}
+namespace x86_64_v4 {
+extern const Isa kIsa;
+}
+#endif
+
+namespace {
+
+const Isa& choose() {
+    const char* wanted = std::getenv("POOLSWAP_CPU_ISA");  // to test the others on one machine
+    const auto takes = [&](const Isa& isa) { return !wanted || !*wanted || std::strcmp(wanted, isa.name) == 0; };
+#if defined(POOLSWAP_X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4") && takes(x86_64_v4::kIsa)) return x86_64_v4::kIsa;
+    if (__builtin_cpu_supports("x86-64-v3") && takes(x86_64_v3::kIsa)) return x86_64_v3::kIsa;
+#endif
+    (void)takes;
+    return baseline::kIsa;
+}
+
+const Isa& isa() {
+    static const Isa& chosen = choose();
+    return chosen;
+}
+
+}  // namespace
+}  // namespace poolswap
+
+POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
+
+POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y,
+                                     int64_t threads) {
+    return poolswap::isa().forward(spec, beta, x, y, threads);
+}
+
+POOLSWAP_EXPORT int poolswap_backward(const poolswap::Spec* spec, double beta, const void* g, const void* x, void* dx,
+                                      int64_t threads) {
+    return poolswap::isa().backward(spec, beta, g, x, dx, threads);
+}

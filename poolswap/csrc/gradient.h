@@ -1,0 +1,43 @@
+// What the gradient tiles of both layouts share.
+#pragma once
+
+#include "problem.h"
+
+namespace poolswap::POOLSWAP_ISA {
+
+// Gathers gradients that leave the range in which p = g / sum(e) neither overflows nor loses its last bits.
+template <class F>
+struct GradientWitness {
+    typename Lanes<F>::I bad{};
+
+    POOLSWAP_INLINE void add(Vec<F> g) {
+        constexpr F kHigh = sizeof(F) == 4 ? F(0x1p100) : F(0x1p900), kLow = sizeof(F) == 4 ? F(0x1p-100) : F(0x1p-900);
+        const Vec<F> size = g < F(0) ? -g : g;
+        bad |= ~((size < kHigh) & ((size > kLow) | (size == F(0))));
+    }
+    POOLSWAP_INLINE bool safe() const { return !any<F>((Bits<F>)bad); }
+};
+
+// Walks down a tile's planes: share(plane, h) for every window row, and finish(plane, row, the window rows that hold
+// it) for every input row as soon as all of those are done. False as soon as a share is.
+template <class Start, class Share, class Finish>
+POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const Tile& own, Start&& start, Share&& share,
+                                   Finish&& finish) {
+    for (int64_t plane = own.planes.begin; plane < own.planes.end; ++plane) {
+        start(plane);
+        int64_t row = own.h.begin;
+        Range covering{outputs.h.begin, outputs.h.begin};
+        for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
+            if (!share(plane, h)) return false;
+            const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
+            for (; row < complete; ++row) {
+                while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row) ++covering.begin;
+                while (covering.end < outputs.h.end && p.h.first(covering.end) <= row) ++covering.end;
+                finish(plane, row, Range{covering.begin, most(covering.begin, covering.end)});
+            }
+        }
+    }
+    return true;
+}
+
+}  // namespace poolswap::POOLSWAP_ISA

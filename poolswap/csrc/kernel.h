@@ -1,0 +1,23 @@
+// The plain C interface. Nothing here or below it knows of torch.
+#pragma once
+
+#include <cstdint>
+
+namespace poolswap {
+
+// What the caller passes, every field an int64. An axis is {in, out, kernel, stride, leading padding, dilation}; the
+// axes are depth, height, width, with {1, 1, 1, 1, 0, 1} for one that is not there.
+struct Spec {
+    int64_t dtype;          // 0 float32, 1 float64, 2 bfloat16, 3 float16
+    int64_t channels_last;  // 0: planes x d x h x w. 1: planes x d x h x w x channels
+    int64_t planes, channels;
+    int64_t axes[3][6];
+};
+
+struct Isa {
+    const char* name;
+    int (*forward)(const Spec*, double beta, const void* x, void* y, int64_t threads);
+    int (*backward)(const Spec*, double beta, const void* g, const void* x, void* dx, int64_t threads);
+};
+
+}  // namespace poolswap

@@ -1,0 +1,134 @@
+// Fast tiles of planes whose rows are contiguous: columns are summed down, then the sums are summed along the row.
+#pragma once
+
+#include "column_sums.h"
+
+namespace poolswap::POOLSWAP_ISA {
+
+// A row with zeros on both sides, so that windows and shifted loads may reach beyond it.
+template <class F>
+struct PaddedRow {
+    F* data;
+    int64_t size;
+
+    PaddedRow(Arena& arena, int64_t left, int64_t size_, int64_t right) : size(size_) {
+        constexpr int64_t kCount = Lanes<F>::kCount;
+        const int64_t aligned = ceil_div(left, kCount) * kCount;
+        F* start = arena.take<F>(aligned + size + right);
+        set_all(start, F(0), aligned + size + right);
+        data = start + aligned;
+    }
+    static int64_t bytes(int64_t left, int64_t size, int64_t right) {
+        return Arena::bytes<F>(left + Lanes<F>::kCount + size + right);
+    }
+    // After strips over a row shorter than a vector.
+    POOLSWAP_INLINE void clear_behind() const {
+        if (size < Lanes<F>::kCount) set_all(data + size, F(0), Lanes<F>::kCount - size);
+    }
+};
+
+// How far windows, in steps of vectors, reach beyond the last column.
+template <class F>
+int64_t right_margin(const Axis& w) {
+    const int64_t reach = w.first(w.out - 1) + w.extent() - w.in;
+    return most(reach, 0) + 2 * Lanes<F>::kCount + (w.stride > 2 ? w.stride * least(w.out, Lanes<F>::kCount) : 0);
+}
+
+// Sums of windows j, j + 1, .. of `row`, which begins where window j begins. kKernel 0: known at run time only.
+template <int kKernel, int kStride, class F>
+POOLSWAP_INLINE Vec<F> along_row(const F* row, const Axis& w) {
+    constexpr int kCount = Lanes<F>::kCount;
+    const int64_t kernel = kKernel ? kKernel : w.kernel, dilation = kKernel ? 1 : w.dilation;
+    if constexpr (kStride == 1) {
+        Vec<F> sum = load(row);
+        for (int64_t k = 1; k < kernel; ++k) sum += load(row + k * dilation);
+        return sum;
+    } else if constexpr (kStride == 2) {
+        Vec<F> low = load(row), high = load(row + kCount);
+        for (int64_t k = 1; k < kernel; ++k) {
+            low += load(row + k * dilation);
+            high += load(row + kCount + k * dilation);
+        }
+        return even_lanes<F>(low, high);
+    } else {
+        F sums[kCount] = {};
+        const int64_t lanes = least(kCount, w.out);
+        for (int64_t k = 0; k < kernel; ++k)
+            for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += row[lane * w.stride + k * dilation];
+        return load(sums);
+    }
+}
+
+// Calls fn(integral constants kernel, stride) for the windows along a row that are compiled apart.
+template <class Fn>
+POOLSWAP_INLINE void with_row_windows(const Axis& w, Fn&& fn) {
+    using std::integral_constant;
+    const bool dense = w.dilation == 1;
+    if (dense && w.kernel == 3 && w.stride == 2)
+        fn(integral_constant<int, 3>{}, integral_constant<int, 2>{});
+    else if (dense && w.kernel == 3 && w.stride == 1)
+        fn(integral_constant<int, 3>{}, integral_constant<int, 1>{});
+    else if (dense && w.kernel == 2 && w.stride == 2)
+        fn(integral_constant<int, 2>{}, integral_constant<int, 2>{});
+    else if (w.stride == 1)
+        fn(integral_constant<int, 0>{}, integral_constant<int, 1>{});
+    else if (w.stride == 2)
+        fn(integral_constant<int, 0>{}, integral_constant<int, 2>{});
+    else
+        fn(integral_constant<int, 0>{}, integral_constant<int, 0>{});
+}
+
+template <class F>
+int64_t planar_forward_bytes(const Problem& p) {
+    return RowRing<F, kForwardRange, false>::bytes(p) +
+           2 * PaddedRow<F>::bytes(p.w.padding, p.w.in, right_margin<F>(p.w));
+}
+
+// Returns false, with y unfinished, if a value makes this shift unsafe.
+template <bool kCentred, class F>
+bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
+                    Arena arena) {
+    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
+    const PaddedRow<F> sum(arena, p.w.padding, p.w.in, right_margin<F>(p.w));
+    const PaddedRow<F> moment(arena, p.w.padding, p.w.in, right_margin<F>(p.w));
+    for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane) {
+        for (int64_t d = outputs.d.begin; d < outputs.d.end; ++d) {
+            ring.start(plane);
+            for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
+                ring.enter(d, h);
+                ring.template with_group<false>([&](const auto group) POOLSWAP_LAMBDA {
+                    auto exp = ring.exp;
+                    const Vec<F> centre = ring.centre;
+                    F *const sums = sum.data, *const moments = moment.data;
+                    strips<F>(p.w.in, [&](int64_t i) POOLSWAP_LAMBDA {
+                        Vec<F> s, m;
+                        group.template add<kCentred>(i, exp, centre, s, m);
+                        store(sums + i, s);
+                        store(moments + i, m);
+                    });
+                    ring.exp.witness = exp.witness;
+                });
+                if (!ring.exp.safe()) return false;
+                sum.clear_behind();
+                moment.clear_behind();
+                F* const to = y.at(plane, d, h);
+                with_row_windows(p.w, [&](auto kernel, auto stride) POOLSWAP_LAMBDA {
+                    constexpr int kKernel = kernel, kStride = stride;
+                    const F *const sums = sum.data - p.w.padding, *const moments = moment.data - p.w.padding;
+                    const Axis w = p.w;
+                    const Vec<F> centre = ring.centre;
+                    strips<F>(w.out, [&](int64_t j) POOLSWAP_LAMBDA {
+                        const int64_t first = j * (kStride ? kStride : w.stride);
+                        Vec<F> mean = along_row<kKernel, kStride>(moments + first, w) /
+                                      along_row<kKernel, kStride>(sums + first, w);
+                        if (kCentred) mean += centre;
+                        store(to + j, mean);
+                    });
+                });
+            }
+        }
+    }
+    return true;
+}
+
+}  // namespace poolswap::POOLSWAP_ISA

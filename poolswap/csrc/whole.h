@@ -1,0 +1,254 @@
+// Windows that are the whole plane (global pooling), in both layouts. e is not kept: the gradient computes it anew.
+#pragma once
+
+#include "gradient.h"
+#include "shift.h"
+
+namespace poolswap::POOLSWAP_ISA {
+
+inline bool is_whole(const Axis& a) {
+    return a.out == 1 && (a.dilation == 1 || a.in == 1) && a.taps(0).size() == a.in;
+}
+inline bool is_whole(const Problem& p) { return is_whole(p.d) && is_whole(p.h) && is_whole(p.w); }
+
+// The same windows over one long row.
+inline Problem as_one_row(const Problem& p) {
+    const int64_t size = p.d.in * p.h.in * p.w.in;
+    return {p.planes, p.channels, {1, 1, 1, 1, 0, 1}, {1, 1, 1, 1, 0, 1}, {size, 1, size, 1, 0, 1}, p.beta};
+}
+
+// A sum of many terms that loses no more than its last bit.
+template <class F>
+struct LongSum {
+    Vec<F> sum{}, lost{};
+
+    POOLSWAP_INLINE void add(Vec<F> value) {
+        const Vec<F> corrected = value - lost, next = sum + corrected;
+        lost = (next - sum) - corrected;
+        sum = next;
+    }
+};
+
+// Contiguous planes: as many at a time as a vector has lanes, whose sums across lanes are then formed together.
+template <bool kCentred, class F, int kRange>
+class WholePlanes {
+    static constexpr int kCount = Lanes<F>::kCount;
+    const View<const F>& x;
+    SharedExp<F, kRange> exp;
+    const Vec<F> centre;
+    const int64_t size, tail;  // elements; where the last, incomplete vector is loaded
+    Bits<F> fresh;             // its lanes that no vector before it holds
+
+  public:
+    WholePlanes(const Problem& p, const View<const F>& x_, const Shift<F>& shift)
+        : x(x_), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)), size(p.w.in),
+          tail(most(0, size - kCount)) {
+        const auto lane = lane_index<F>();
+        const int64_t rest = size % kCount;
+        fresh = (Bits<F>)(size < kCount ? lane < int(rest) : lane >= int(kCount - rest));
+    }
+
+    bool safe() const { return exp.safe(); }
+
+    // Sums of e and of e (x - centre) of `planes` planes, one a lane.
+    POOLSWAP_INLINE void sums(int64_t plane, int64_t planes, Vec<F>& sum, Vec<F>& moment) {
+        Vec<F> each_sum[kCount] = {}, each_moment[kCount] = {};
+        auto own = exp;
+        for (int64_t i = 0; i < planes; ++i) add_plane(x.at(plane + i, 0, 0), own, each_sum[i], each_moment[i]);
+        exp.witness = own.witness;
+        sum = across_lanes<F>(each_sum);
+        moment = across_lanes<F>(each_moment);
+    }
+
+    // dx of one plane from its p and q; see planar_backward.h.
+    POOLSWAP_INLINE void gradient(int64_t plane, F p, F q, F beta, F* dx) const {
+        const F* const from = x.at(plane, 0, 0);
+        auto own = exp;
+        strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
+            Vec<F> x_ = load(from + i);
+            const Vec<F> e = own(x_);
+            if (kCentred) x_ -= centre;
+            store(dx + i, e * ((x_ * p - q) * beta + p));
+        });
+    }
+
+  private:
+    template <class Exp>
+    POOLSWAP_INLINE void add_plane(const F* from, Exp& own, Vec<F>& sum, Vec<F>& moment) const {
+        constexpr int64_t kRun = 64 * kCount;
+        const int64_t full = size - size % kCount;
+        const auto add = [&](Vec<F> x_, Vec<F> e, Vec<F>& s, Vec<F>& m) POOLSWAP_LAMBDA {
+            if (kCentred) x_ -= centre;
+            s += e;
+            m += e * x_;
+        };
+        const auto add_run = [&](int64_t begin, int64_t end, Vec<F>& s, Vec<F>& m) POOLSWAP_LAMBDA {
+            for (int64_t i = begin; i < end; i += kCount) {
+                const Vec<F> x_ = load(from + i);
+                add(x_, own(x_), s, m);
+            }
+        };
+        if (full <= kRun) {
+            add_run(0, full, sum, moment);
+        } else {
+            LongSum<F> long_sum, long_moment;
+            for (int64_t i = 0; i < full; i += kRun) {
+                Vec<F> s{}, m{};
+                add_run(i, least(full, i + kRun), s, m);
+                long_sum.add(s);
+                long_moment.add(m);
+            }
+            sum = long_sum.sum;
+            moment = long_moment.sum;
+        }
+        if (full < size) {
+            const Vec<F> x_ = load(from + tail);
+            add(x_, (Vec<F>)((Bits<F>)own(x_) & fresh), sum, moment);
+        }
+    }
+};
+
+template <bool kCentred, class F>
+bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift) {
+    constexpr int64_t kCount = Lanes<F>::kCount;
+    WholePlanes<kCentred, F, kForwardRange> pool(p, x, shift);
+    for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
+        const int64_t planes = least(kCount, tile.planes.end - plane);
+        Vec<F> sum, moment;
+        pool.sums(plane, planes, sum, moment);
+        Vec<F> mean = moment / sum;
+        if (kCentred) mean += fill<F>(shift.centre);
+        for (int64_t i = 0; i < planes; ++i) *y.at(plane + i, 0, 0) = mean[i];
+    }
+    return pool.safe();
+}
+
+template <bool kCentred, class F>
+bool whole_planes_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
+                           const Shift<F>& shift) {
+    constexpr int64_t kCount = Lanes<F>::kCount;
+    WholePlanes<kCentred, F, kBackwardRange> pool(p, x, shift);
+    GradientWitness<F> witness;
+    for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
+        const int64_t planes = least(kCount, tile.planes.end - plane);
+        Vec<F> sum, moment, grad{};
+        pool.sums(plane, planes, sum, moment);
+        for (int64_t i = 0; i < planes; ++i) grad[i] = *g.at(plane + i, 0, 0);
+        witness.add(grad);
+        const Vec<F> share = grad / sum, share_mean = share * (moment / sum);
+        for (int64_t i = 0; i < planes; ++i)
+            pool.gradient(plane + i, share[i], share_mean[i], shift.beta, dx.at(plane + i, 0, 0));
+    }
+    return pool.safe() && witness.safe();
+}
+
+// channels_last images: pixels stream by, several at a time, and are added to the sums of all channels.
+template <bool kCentred, class F, int kRange>
+class WholeImages {
+    static constexpr int64_t kCount = Lanes<F>::kCount, kPixels = 8;
+    const int64_t channels, pixels, strip_count;
+    SharedExp<F, kRange> exp;
+    const Vec<F> centre;
+    LongSum<F>*const sum, *const moment;  // one a strip: strips overlap, their sums do not
+
+    POOLSWAP_INLINE int64_t strip_start(int64_t strip) const { return least(strip * kCount, channels - kCount); }
+
+    template <int kAtOnce>
+    POOLSWAP_INLINE void add_pixels(const F* from) {
+        auto own = exp;
+        const Vec<F> middle = centre;
+        const int64_t row = channels;
+        for (int64_t strip = 0; strip < strip_count; ++strip) {
+            const F* const at = from + strip_start(strip);
+            Vec<F> s{}, m{};
+#pragma GCC unroll 8
+            for (int k = 0; k < kAtOnce; ++k) {
+                Vec<F> x_ = load(at + k * row);
+                const Vec<F> e = own(x_);
+                if (kCentred) x_ -= middle;
+                s += e;
+                m += e * x_;
+            }
+            sum[strip].add(s);
+            moment[strip].add(m);
+        }
+        exp.witness = own.witness;
+    }
+
+  public:
+    WholeImages(const Problem& p, const Shift<F>& shift, Arena arena)
+        : channels(p.channels), pixels(p.w.in), strip_count(ceil_div(channels, kCount)),
+          exp(shift.slope, shift.c), centre(fill<F>(shift.centre)),
+          sum(arena.take<LongSum<F>>(strip_count)), moment(arena.take<LongSum<F>>(strip_count)) {}
+
+    static int64_t bytes(const Problem& p) { return 2 * Arena::bytes<LongSum<F>>(ceil_div(p.channels, kCount)); }
+
+    bool safe() const { return exp.safe(); }
+
+    POOLSWAP_INLINE void add_image(const F* from) {
+        for (int64_t strip = 0; strip < strip_count; ++strip) sum[strip] = moment[strip] = {};
+        int64_t pixel = 0;
+        for (; pixel + kPixels <= pixels; pixel += kPixels) add_pixels<kPixels>(from + pixel * channels);
+        for (; pixel < pixels; ++pixel) add_pixels<1>(from + pixel * channels);
+    }
+
+    void means(F* y) const {
+        for (int64_t strip = 0; strip < strip_count; ++strip) {
+            Vec<F> mean = moment[strip].sum / sum[strip].sum;
+            if (kCentred) mean += centre;
+            store(y + strip_start(strip), mean);
+        }
+    }
+
+    // p and q take the places of the sums.
+    bool share_out(const F* g) {
+        GradientWitness<F> witness;
+        for (int64_t strip = 0; strip < strip_count; ++strip) {
+            const Vec<F> grad = load(g + strip_start(strip)), share = grad / sum[strip].sum;
+            witness.add(grad);
+            moment[strip].sum = share * (moment[strip].sum / sum[strip].sum);
+            sum[strip].sum = share;
+        }
+        return witness.safe();
+    }
+
+    POOLSWAP_INLINE void gradient(const F* from, F beta, F* dx) const {
+        auto own = exp;
+        const Vec<F> middle = centre;
+        for (int64_t pixel = 0; pixel < pixels; ++pixel)
+            for (int64_t strip = 0; strip < strip_count; ++strip) {
+                const int64_t at = pixel * channels + strip_start(strip);
+                const Vec<F> p = sum[strip].sum, q = moment[strip].sum;
+                Vec<F> x_ = load(from + at);
+                const Vec<F> e = own(x_);
+                if (kCentred) x_ -= middle;
+                store(dx + at, e * ((x_ * p - q) * beta + p));
+            }
+    }
+};
+
+template <bool kCentred, class F>
+bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift,
+                          Arena arena) {
+    WholeImages<kCentred, F, kForwardRange> pool(p, shift, arena);
+    for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
+        pool.add_image(x.at(plane, 0, 0));
+        pool.means(y.at(plane, 0, 0));
+    }
+    return pool.safe();
+}
+
+template <bool kCentred, class F>
+bool whole_images_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
+                           const Shift<F>& shift, Arena arena) {
+    WholeImages<kCentred, F, kBackwardRange> pool(p, shift, arena);
+    for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
+        const F* const from = x.at(plane, 0, 0);
+        pool.add_image(from);
+        if (!pool.share_out(g.at(plane, 0, 0))) return false;
+        pool.gradient(from, shift.beta, dx.at(plane, 0, 0));
+    }
+    return pool.safe();
+}
+
+}  // namespace poolswap::POOLSWAP_ISA

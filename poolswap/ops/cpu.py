@@ -1,0 +1,134 @@
+"""SoftPool on the CPU: the C++ kernel of `poolswap/csrc`, loaded by ctypes.
+
+The library knows nothing of torch, so one build serves every torch version. It is loaded after torch, and so shares
+the OpenMP runtime, and with it the threads, that torch has loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache, lru_cache
+from itertools import chain
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from poolswap.ops import reference
+from poolswap.ops.reference import Sizes
+
+_LIBRARY = "_soft_pool_cpu.so"
+_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class Call(NamedTuple):
+    """What every call on tensors of one shape, type and layout shares."""
+
+    spec: ctypes.Array[ctypes.c_int64]  # `Spec` of csrc/kernel.h
+    address: int
+    layout: torch.memory_format  # in which the kernel sees its tensors
+    result: torch.memory_format  # that the caller expects
+    output_shape: tuple[int, ...]
+
+
+def unavailable() -> str | None:
+    """Why the kernel cannot run here, or None."""
+    try:
+        _library()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def instruction_set() -> str:
+    """The variant of the kernel that this processor runs: baseline, x86_64_v3 or x86_64_v4."""
+    name: bytes = _library().poolswap_isa()
+    return name.decode()
+
+
+def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
+    if x.dtype not in _DTYPES:
+        return reference.forward(x, beta, *windows)
+    call = _call(x, windows)
+    y = torch.empty(call.output_shape, dtype=x.dtype, memory_format=call.layout)
+    x = x.contiguous(memory_format=call.layout)
+    _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), torch.get_num_threads()))
+    return _as_expected(y, call)
+
+
+def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    """Gradient with respect to x, in x's layout. Everything is computed anew from x; `y` is not needed."""
+    if x.dtype not in _DTYPES:
+        return reference.backward(grad, x, y, beta, *windows)
+    call = _call(x, windows)
+    dx = torch.empty(x.shape, dtype=x.dtype, memory_format=call.layout)
+    x, grad = x.contiguous(memory_format=call.layout), grad.contiguous(memory_format=call.layout)
+    pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
+    _check(_library().poolswap_backward(call.address, beta.item(), *pointers, torch.get_num_threads()))
+    return _as_expected(dx, call)
+
+
+def _call(x: Tensor, windows: tuple[Sizes, ...]) -> Call:
+    contiguous = x.is_contiguous()
+    last = _CHANNELS_LAST.get(x.dim())
+    channels_last = not contiguous and last is not None and x.is_contiguous(memory_format=last)
+    return _describe(x.dtype, x.shape, channels_last, *map(tuple, windows))
+
+
+@lru_cache(maxsize=1024)
+def _describe(
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    channels_last: bool,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    output_size: tuple[int, ...],
+) -> Call:
+    dims = len(kernel_size)
+    leading, spatial = shape[: len(shape) - dims], shape[len(shape) - dims :]
+    axes = list(zip(spatial, output_size, kernel_size, stride, padding, dilation, strict=True))
+    result = _CHANNELS_LAST[len(shape)] if channels_last else torch.contiguous_format
+    # Dimensions between the channels and the pooled ones are axes with windows of one element.
+    between = [(n, n, 1, 1, 0, 1) for n in leading[2:]]
+    if channels_last and len(leading) >= 2 and len(between) + dims <= 3:
+        layout, planes, channels, axes = result, shape[0], shape[1], between + axes
+    else:
+        layout, planes, channels = torch.contiguous_format, prod(leading), 1
+    axes = [_ABSENT] * (3 - len(axes)) + axes
+    numbers = (_DTYPES[dtype], layout is not torch.contiguous_format, planes, channels, *chain(*axes))
+    spec = (ctypes.c_int64 * len(numbers))(*numbers)
+    return Call(spec, ctypes.addressof(spec), layout, result, (*leading, *output_size))
+
+
+def _as_expected(computed: Tensor, call: Call) -> Tensor:
+    if call.layout is call.result:
+        return computed
+    return torch.empty(computed.shape, dtype=computed.dtype, memory_format=call.result).copy_(computed)
+
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("the SoftPool kernel found no memory for its rows")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The loaded library. Raises OSError, which says why there is none."""
+    folders = sys.modules[__package__].__path__  # an editable install keeps what it built beside the sources
+    path = next((path for folder in folders if (path := Path(folder) / _LIBRARY).exists()), None)
+    if path is None:
+        raise OSError("the C++ kernel was not built: there was no compiler when poolswap was installed")
+    library = ctypes.CDLL(str(path))
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.poolswap_isa.restype = ctypes.c_char_p
+    library.poolswap_forward.argtypes = [pointer, ctypes.c_double, pointer, pointer, number]
+    library.poolswap_backward.argtypes = [pointer, ctypes.c_double, pointer, pointer, pointer, number]
+    return library

@@ -1,0 +1,249 @@
+"""The C++ kernel computes what the float64 reference does: any geometry, layout, dtype and values."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from poolswap.functional import global_soft_pool, soft_pool1d, soft_pool2d
+from poolswap.geometry import Geometry
+from poolswap.ops import cpu, reference, soft_pool, use_backend
+
+pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
+
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 1.01 * 2**-8, torch.float16: 1.01 * 2**-11}
+SMALLEST = {torch.float32: 1e-30, torch.float64: 1e-250, torch.bfloat16: 1e-30, torch.float16: 1e-3}
+BETAS = [1.0, 0.0, -1.0, 0.1, 7.0, 1e-3, 1e-12, 200.0]
+
+
+@dataclass(frozen=True)
+class Case:
+    geometry: Geometry
+    size: tuple[int, ...]
+    leading: tuple[int, ...]
+    layout: str = "contiguous"
+    seed: int = 0
+
+    @property
+    def windows(self) -> tuple[tuple[int, ...], ...]:
+        g = self.geometry
+        padding, output_size = g.place(self.size)
+        return g.kernel_size, g.stride, padding, g.dilation, output_size
+
+    def arrange(self, x: Tensor) -> Tensor:
+        if self.layout == "channels_last" and x.dim() in (4, 5):
+            return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.channels_last_3d)
+        return x.transpose(0, -1).contiguous().transpose(0, -1) if self.layout == "strided" else x
+
+
+@st.composite
+def cases(draw: st.DrawFn, dims: tuple[int, ...] = (1, 2, 2, 3)) -> Case:
+    """Windows of every shape; the kernel's specialised ones (3/2, 3/1, 2/2, global) often."""
+    n = draw(st.sampled_from(dims))
+    ints = lambda choices: st.lists(st.sampled_from(choices), min_size=n, max_size=n)  # noqa: E731
+    size = tuple(draw(ints([1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 40] if n < 3 else [1, 2, 3, 5, 8, 17])))
+    leading = draw(st.sampled_from([(1,), (3,), (2, 3), (1, 16), (2, 33), (2, 2, 2), (70,)]))
+    layout = draw(st.sampled_from(["contiguous", "channels_last", "strided"]))
+    common = draw(st.sampled_from([(3, 2, 1), (3, 1, 1), (2, 2, 0), (3, 2, 0), None, None, "global"]))
+    ceil = draw(st.booleans())
+    if common == "global":
+        geometry = Geometry.make(n, size, size)
+    elif common:
+        kernel, stride, padding = common
+        geometry = Geometry.make(n, kernel, stride, padding, ceil_mode=ceil)
+    else:
+        kernel, dilation = draw(ints([1, 2, 3, 4, 5])), draw(ints([1, 1, 2, 3]))
+        padding = [draw(st.integers(0, ((k - 1) * d + 1) // 2)) for k, d in zip(kernel, dilation, strict=True)]
+        geometry = Geometry.make(n, kernel, draw(ints([1, 2, 3, 4])), padding, dilation, ceil_mode=ceil)
+    grown = tuple(max(a, e - 2 * p) for a, e, p in zip(size, geometry.extent, geometry.padding, strict=True))
+    return Case(geometry, grown, leading, layout, draw(st.integers(0, 2**31)))
+
+
+def moderate(x: Tensor) -> Tensor:
+    return x
+
+
+def hostile(x: Tensor) -> Tensor:
+    """Per-plane offsets and scales from 1e-30 to 3e38, single peaks, and equal values."""
+    generator = torch.Generator().manual_seed(int(x.flatten()[0].item() * 1e6) & 0xFFFF)
+    kind = torch.randint(0, 8, (x.shape[0], *[1] * (x.dim() - 1)), generator=generator)
+    peak = torch.rand(x.shape, generator=generator) < 0.05
+    variants = [x, x * 60, x - 200, torch.where(peak, 1e4, 0.0), x * 1e-30, x.sign() * 3e38, x + 1e6, 0 * x + 88.0]
+    return torch.stack([v.double() for v in variants]).gather(0, kind.expand_as(x).unsqueeze(0))[0]
+
+
+def infinite(x: Tensor) -> Tensor:
+    """Some elements infinite or NaN, and whole rows of -inf."""
+    generator = torch.Generator().manual_seed(int(x.flatten()[0].item() * 1e6) & 0xFFFF)
+    draw = torch.rand(x.shape, generator=generator)
+    x = x.masked_fill(draw < 0.3, float("-inf")).masked_fill(draw > 0.98, float("inf"))
+    return x.masked_fill((draw > 0.97) & (draw < 0.98), float("nan"))
+
+
+def make(case: Case, values: Callable[[Tensor], Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(x, gradient of the output)."""
+    generator = torch.Generator().manual_seed(case.seed)
+    x = torch.randn(*case.leading, *case.size, generator=generator, dtype=torch.float64)
+    limit = torch.finfo(dtype).max
+    x = case.arrange(values(x).clamp(-limit, limit) if values is hostile else values(x)).to(dtype)
+    grad = torch.randn(*case.leading, *case.windows[-1], generator=generator).to(dtype)
+    return x, grad
+
+
+def check(case: Case, x: Tensor, grad: Tensor, beta: Tensor) -> None:
+    """Forward within tolerance of the window's largest |x|, backward of the window's largest share of |g|."""
+    windows, exact = case.windows, x.double()
+    used = beta.to(torch.float32 if x.element_size() < 4 else x.dtype).double()
+    with use_backend("cpu"):
+        y = soft_pool(x, beta, *windows)
+        dx = torch.ops.poolswap.soft_pool_backward(grad, x, y, beta, *windows)
+    gathered = reference._windows(exact, *windows)
+    scale = gathered.masked_fill(~gathered.isfinite(), 0).abs().amax(-1)
+    close(y, reference.forward(exact, used, *windows), scale)
+
+    weights, exponent, _, _, unbounded = reference._weights(gathered, used)
+    centred = 1 + (exponent - (weights * exponent).sum(-1, keepdim=True)).abs()
+    share = (grad.double().abs().unsqueeze(-1) * weights * centred).amax(-1, keepdim=True).expand_as(weights)
+    share = torch.where(unbounded.unsqueeze(-1), 0.0, share)
+    scale = reference._fold(share.contiguous(), case.size, *windows)
+    close(dx, reference.backward(grad.double(), exact, exact, used, *windows), scale)
+
+
+def close(got: Tensor, expected: Tensor, scale: Tensor) -> None:
+    dtype, limit = got.dtype, torch.finfo(got.dtype).max
+    got, finite = got.double(), expected.isfinite() & (expected.abs() < limit)
+    torch.testing.assert_close(got.isnan(), expected.isnan())
+    assert torch.equal(got[expected.isinf()], expected[expected.isinf()])
+    error, bound = (got - expected).abs(), TOLERANCE[dtype] * scale + SMALLEST[dtype] * TOLERANCE[dtype]
+    assert bool((error <= bound)[finite].all()), f"{(error / bound)[finite].max():.3g} times the tolerance"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    cases(), st.sampled_from([moderate, hostile, infinite]), st.sampled_from(BETAS), st.sampled_from(list(TOLERANCE))
+)
+@example(Case(Geometry.make(2, 2, 5, 3, 5), (1, 1), (3,)), moderate, 1.0, torch.float32)  # windows of nothing
+@example(Case(Geometry.make(2, 3, 2, 1), (112, 112), (2, 4)), hostile, 1.0, torch.float32)
+@example(Case(Geometry.make(2, 3, 2, 1), (57, 56), (2, 33), "channels_last"), hostile, 1.0, torch.float32)
+def test_equals_the_float64_reference(
+    case: Case, values: Callable[[Tensor], Tensor], beta: float, dtype: torch.dtype
+) -> None:
+    x, grad = make(case, values, dtype)
+    check(case, x, grad, torch.tensor(beta, dtype=torch.float64))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.floats(-(2.0**127), 2.0**127), st.floats(0, 2.0**127), st.sampled_from(BETAS))
+def test_finite_for_every_finite_input(case: Case, offset: float, spread: float, beta: float) -> None:
+    x, grad = make(case, moderate, torch.float64)
+    x = (offset + spread * x).clamp(-3.4e38, 3.4e38).float()
+    with use_backend("cpu"):
+        y = soft_pool(x, torch.tensor(beta), *case.windows)
+        dx = torch.ops.poolswap.soft_pool_backward(grad.float(), x, y, torch.tensor(beta), *case.windows)
+    filled = reference._windows(torch.zeros_like(x), *case.windows).amax(-1) == 0
+    assert bool(y[filled].isfinite().all())
+    assert bool(dx.isfinite().all())
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.sampled_from([moderate, hostile]), st.sampled_from(list(TOLERANCE)))
+@example(Case(Geometry.make(2, 3, 2, 1), (200, 90), (1,)), moderate, torch.float32)
+@example(Case(Geometry.make(2, 3, 1, 1), (90, 31), (1, 40), "channels_last"), moderate, torch.float32)
+def test_thread_count_changes_no_bit(case: Case, values: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    x, grad = make(case, values, dtype)
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            y = cpu.forward(x, torch.ones(()), *case.windows)
+            results.append((y, cpu.backward(grad, x, y, torch.ones(()), *case.windows)))
+    finally:
+        torch.set_num_threads(before)
+    for y, dx in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(dx, results[0][1])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
+def test_empty_batches_and_channels(shape: tuple[int, ...]) -> None:
+    x = torch.zeros(shape, requires_grad=True)
+    y = soft_pool2d(x, 3, 2, 1)
+    y.sum().backward()
+    assert y.shape == (*shape[:2], 4, 4)
+    assert x.grad is not None
+    assert x.grad.shape == shape
+
+
+def test_layout_in_is_the_layout_out() -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 5, 9, 8).contiguous(memory_format=layout).requires_grad_()
+        with use_backend("cpu"):
+            y = soft_pool2d(x, 3, 2, 1)
+            (dx,) = torch.autograd.grad(y, x, torch.ones(()).expand_as(y))
+        assert y.is_contiguous(memory_format=layout)
+        assert dx.is_contiguous(memory_format=layout)
+
+
+def test_long_rows_and_whole_maps() -> None:
+    x = torch.randn(3, 2, 30_000)
+    with use_backend("cpu"):
+        long, whole = soft_pool1d(x, 5, 3), global_soft_pool(x, [2])
+    with use_backend("reference"):
+        torch.testing.assert_close(long, soft_pool1d(x.double(), 5, 3).float(), rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(whole, global_soft_pool(x.double(), [2]).float(), rtol=2e-6, atol=2e-6)
+
+
+SCRIPT = """
+import torch
+from poolswap.ops import cpu
+torch.manual_seed(3)
+x = torch.randn(2, 20, 19, 37) * torch.tensor([1.0, 100.0]).view(2, 1, 1, 1)
+for layout in (torch.contiguous_format, torch.channels_last):
+    for w in [((3, 3), (2, 2), (1, 1), (1, 1), (10, 19)), ((2, 3), (1, 3), (0, 0), (1, 2), (18, 11))]:
+        a = x.contiguous(memory_format=layout)
+        y = cpu.forward(a, torch.ones(()), *w)
+        d = cpu.backward(y, a, y, torch.ones(()), *w)
+        print(cpu.instruction_set(), y.double().sum().item(), d.double().abs().sum().item())
+"""
+
+
+def test_every_instruction_set_agrees() -> None:
+    outputs = {}
+    for isa in ("baseline", "x86_64_v3", "x86_64_v4"):
+        environment = {**os.environ, "POOLSWAP_CPU_ISA": isa}
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+        )
+        outputs[run.stdout.split()[0]] = [float(word) for word in run.stdout.split() if word[0] in "-0123456789"]
+    assert "baseline" in outputs
+    for numbers in outputs.values():
+        assert numbers == pytest.approx(outputs["baseline"], rel=1e-5)
+
+
+def _pool_in_a_worker(_: int) -> float:
+    torch.set_num_threads(1)  # as a DataLoader does
+    return float(soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1).mean())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forked_workers_do_not_hang() -> None:
+    soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1)  # the parent has started its threads
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(_pool_in_a_worker, range(4)).get(timeout=60) == [1.0] * 4
+
+
+def test_shares_the_openmp_runtime_of_torch() -> None:
+    soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1)
+    with open("/proc/self/maps") as maps:  # noqa: PTH123
+        runtimes = {line.split()[-1] for line in maps if "libgomp" in line}
+    assert len(runtimes) <= 1, runtimes

@@ -1,0 +1,130 @@
+"""What torch.library promises of `poolswap::soft_pool`, on every backend that runs on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
+from poolswap.ops import soft_pool, use_backend
+from poolswap.ops.backend import BACKENDS
+
+HOST = [name for name, backend in BACKENDS.items() if backend.device in (None, "cpu")]
+POOLS = {1: soft_pool1d, 2: soft_pool2d, 3: soft_pool3d}
+
+
+@pytest.fixture(params=HOST, autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    reason = BACKENDS[request.param].unavailable()
+    if reason:
+        pytest.skip(reason)
+    with use_backend(request.param):
+        yield request.param
+
+
+def beta(value: float = 1.0, **options: object) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, **options)  # type: ignore[arg-type]
+
+
+WINDOWS = ([3, 2], [2, 1], [1, 0], [1, 2], [3, 3])
+
+
+def sample(dtype: torch.dtype = torch.float32, channels_last: bool = False, grad: bool = True) -> Tensor:
+    x = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return x.contiguous(memory_format=layout).requires_grad_(grad)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("learn_beta", [False, True])
+def test_opcheck_accepts_schema_fake_and_autograd(channels_last: bool, learn_beta: bool) -> None:
+    x = sample(channels_last=channels_last)
+    torch.library.opcheck(torch.ops.poolswap.soft_pool, (x, beta(requires_grad=learn_beta), *WINDOWS))
+    y = soft_pool(x.detach(), beta(), *WINDOWS)
+    arguments = (torch.randn_like(y), x.detach(), y, beta(), *WINDOWS)
+    torch.library.opcheck(torch.ops.poolswap.soft_pool_backward, arguments)
+    torch.library.opcheck(torch.ops.poolswap.soft_pool_backward_beta, arguments)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 1, "padding": 1}, {"stride": 2, "ceil_mode": True}, {"dilation": 2}]
+)
+def test_gradient_is_exact(dims: int, options: dict[str, int]) -> None:
+    size = {1: (11,), 2: (6, 7), 3: (5, 6, 5)}[dims]
+    x = torch.randn(2, *size, dtype=torch.float64, requires_grad=True)
+    pool = POOLS[dims]
+    assert torch.autograd.gradcheck(lambda x, b: pool(x, 3, **options, beta=b), (x, beta(0.7, requires_grad=True)))
+
+
+def test_double_backward_is_exact() -> None:
+    x = sample(torch.float64)
+    assert torch.autograd.gradgradcheck(
+        lambda x, b: soft_pool(x, b, *WINDOWS), (x, beta(0.7, requires_grad=True)), atol=1e-6
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiles_without_a_graph_break() -> None:
+    def network(x: Tensor) -> Tensor:
+        return soft_pool2d(x.relu(), 3, 2, 1).sum(1)
+
+    x = sample()
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), network(x))
+    expected, got = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, compiled))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_exports_with_a_dynamic_batch() -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return soft_pool2d(x, 3, 2, 1)
+
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(Network(), (sample(grad=False),), dynamic_shapes=({0: batch},))
+    x = torch.randn(5, 3, 6, 5)
+    torch.testing.assert_close(program.module()(x), Network()(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_the_dtype_that_comes_in(dtype: torch.dtype) -> None:
+    x = sample(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = soft_pool2d(x, 3, 2, 1)
+    y.float().sum().backward()
+    assert y.dtype == dtype
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+    torch.testing.assert_close(y.float(), soft_pool2d(x.float(), 3, 2, 1), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("in_dim", [0, 2])
+def test_vmap_is_one_more_leading_dimension(in_dim: int) -> None:
+    x = torch.randn(4, 2, 3, 6, 5)
+    mapped = torch.vmap(lambda x: soft_pool(x, beta(), *WINDOWS), in_dims=in_dim)(x.movedim(0, in_dim))
+    torch.testing.assert_close(mapped, torch.stack([soft_pool(part, beta(), *WINDOWS) for part in x]))
+
+
+def test_vmap_over_beta_is_refused() -> None:
+    x = sample(grad=False)
+    with pytest.raises(NotImplementedError, match="one beta for the whole batch"):
+        torch.vmap(lambda b: soft_pool(x, b, *WINDOWS))(torch.ones(4))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fake_tensors_have_the_real_shape_and_layout(channels_last: bool) -> None:
+    x = sample(channels_last=channels_last, grad=False)
+    y = soft_pool(x, beta(), *WINDOWS)
+    with FakeTensorMode() as mode:
+        fake = soft_pool(mode.from_tensor(x), torch.ones((), dtype=torch.float64), *WINDOWS)
+    assert (fake.shape, fake.stride(), fake.dtype) == (y.shape, y.stride(), y.dtype)
