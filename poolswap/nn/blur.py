@@ -16,10 +16,10 @@ from poolswap.nn.windows import PlainPool, binomial, dense_max, low_pass
 class BlurPool(PlainPool):
     """Max pooling with stride 1, then a fixed binomial low-pass of `taps` with the layer's stride.
 
-    With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal ones
-    (the same thing for windows of 2). `of` defaults to the stock layer, `start`, or "max". The filter is a persistent
-    buffer, `kernel`, of shape (taps, ...) or (*kernel_size); at the border it covers real elements only. Raises
-    ValueError unless `taps` is odd.
+    With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal
+    ones (the same thing for windows of 2). `of` defaults to the stock layer, `start`, or "max". The filter is a
+    persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size); at the border it covers real elements only.
+    Raises ValueError unless `taps` is odd.
     """
 
     kernel: Tensor

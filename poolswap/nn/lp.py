@@ -27,7 +27,7 @@ class LpPool(PlainPool):
 
     def __init__(self, geometry: Geometry, *, p: float = 2.0, learn: bool = False) -> None:
         super().__init__(geometry)
-        if not (1 < p if learn else 1 <= p) or math.isinf(p):
+        if not math.isfinite(p) or p < 1 or (learn and p == 1):
             raise ValueError(f"p must be finite and {'above 1 to be learnt' if learn else 'at least 1'}, not {p:g}")
         self.learn = learn
         if learn:
@@ -36,13 +36,13 @@ class LpPool(PlainPool):
         else:
             self.register_buffer("p", torch.tensor(float(p)))
 
-    def exponent(self) -> Tensor:
+    def exponent(self, dtype: torch.dtype) -> Tensor:
         """p as it is now, shape ()."""
-        return 1 + F.softplus(self.raw_p) if self.learn else self.p
+        return 1 + F.softplus(self.raw_p.to(dtype)) if self.learn else self.p.to(dtype)
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the power average of each window's magnitudes."""
-        p = self.exponent().to(x.dtype)
+        p = self.exponent(x.dtype)
         # Padding is 0 and adds nothing to the sum. The largest magnitude is taken out, so that no power overflows; as a
         # homogeneous factor it needs no gradient. A window of zeros becomes one of ones, times 0.
         magnitudes = windows_of(x, self.geometry).abs()

@@ -129,4 +129,4 @@ def _hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
 
 def _beta_repr(module: SoftPool | AdaptiveSoftPool | GlobalSoftPool) -> str:
     beta = module.beta
-    return "beta" if beta.is_meta else f"beta={float(beta):g}"
+    return "beta" if beta.is_meta else f"beta={beta.item():g}"

@@ -21,7 +21,7 @@ class MaxPool(WindowPool):
 class AvgPool(PlainPool):
     """y = mean_i x_i over the real elements: torch.nn.AvgPoolNd with count_include_pad=False, also dilated or SAME.
 
-    torch's default counts the zeros of the padding, so this equals a stock layer with padding away from the border only.
+    torch's default counts the zeros of the padding: a stock layer with padding is equalled away from the border only.
     """
 
     def pool(self, x: Tensor) -> Tensor:

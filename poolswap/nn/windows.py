@@ -66,7 +66,10 @@ def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
 
 def window_mean(x: Tensor, geometry: Geometry) -> Tensor:
     """The mean of each window's real elements: torch's average pooling with count_include_pad=False where it can."""
-    if not geometry.same and max(geometry.dilation) == 1:
+    # torch's 3d average refuses a window that is larger than the map and fits by ceil_mode alone.
+    axes = zip(x.shape[2:], geometry.kernel_size, geometry.padding, strict=True)
+    fits = all(k <= n + 2 * p for n, k, p in axes)
+    if fits and not geometry.same and max(geometry.dilation) == 1:
         pool, windows = _AVG[geometry.dims], (geometry.kernel_size, geometry.stride, geometry.padding)
         return pool(x, *windows, ceil_mode=geometry.ceil_mode, count_include_pad=False)
     return windows_of(x, geometry).sum(0) / window_count(x, geometry)
@@ -77,9 +80,7 @@ def window_dot(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     channels = x.shape[1]
     weight = weight.to(x.dtype).expand(channels, *geometry.kernel_size).unsqueeze(1)
     framed = frame(x, geometry, 0.0)
-    return _CONV[geometry.dims](
-        framed, weight, stride=geometry.stride, dilation=geometry.dilation, groups=channels
-    )
+    return _CONV[geometry.dims](framed, weight, stride=geometry.stride, dilation=geometry.dilation, groups=channels)
 
 
 def low_pass(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -95,9 +96,7 @@ def windows_of(x: Tensor, geometry: Geometry, fill: float = 0.0) -> Tensor:
     steps = list(zip(geometry.dilation, geometry.stride, sizes, strict=True))
     elements = []
     for offsets in product(*map(range, geometry.kernel_size)):
-        taken = tuple(
-            slice(i * d, i * d + (o - 1) * s + 1, s) for i, (d, s, o) in zip(offsets, steps, strict=True)
-        )
+        taken = tuple(slice(i * d, i * d + (o - 1) * s + 1, s) for i, (d, s, o) in zip(offsets, steps, strict=True))
         elements.append(framed[(slice(None), slice(None), *taken)])
     return torch.stack(elements)
 
