@@ -52,6 +52,11 @@ class Plan(BaseModel):
         """Paths of the modules that are replaced, each once."""
         return tuple(dict.fromkeys(swap.site.path for swap in self.swaps))
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Names of the operators that come in, each once."""
+        return tuple(dict.fromkeys(swap.to for swap in self.swaps))
+
     @classmethod
     def read(cls, path: Path | str) -> Plan:
         """A plan from a JSON or YAML file. Raises InputError for anything else."""

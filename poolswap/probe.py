@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 from poolswap.errors import InputError
 from poolswap.inputs import Args, Example, fitted, make_inputs
+from poolswap.nn.base import WindowPool
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),
@@ -122,7 +123,7 @@ class _Calls(TorchFunctionMode):
         recording = self.recording
         recording.largest.append(max(map(_map_size, _flat((*args, *kwargs.values()))), default=0))
         entry = BY_FUNCTION.get(func)
-        if entry is None:
+        if entry is None or recording.inside:
             return func(*args, **kwargs)
         frame = recording.stack[-1]
         index, frame.calls = frame.calls, frame.calls + 1
@@ -195,6 +196,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def enter(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Args) -> None:
+            recording.inside = recording.inside or _is_replacement(module)
             count = recording.invocations.get(path, 0)
             recording.invocations[path] = count + 1
             shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
@@ -204,6 +206,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def leave(module: nn.Module, args: Args, output: Any) -> None:
         recording.stack.pop()
+        recording.inside = recording.inside and not _is_replacement(module)
 
     handles = []
     for path, module in model.named_modules():
@@ -215,6 +218,11 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_replacement(module: nn.Module) -> bool:
+    """Whether the module was swapped in: the pooling calls that it is made of are no sites."""
+    return isinstance(module, WindowPool) or "_replaced" in vars(module)
 
 
 def _copy_to(model: nn.Module, device: str) -> nn.Module:

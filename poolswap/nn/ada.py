@@ -45,7 +45,7 @@ def edscw_pool(x: Tensor, geometry: Geometry) -> Tensor:
     """eDSCW pooling of x (N, C, *spatial) over the windows of `geometry`."""
     windows, real = windows_of(x, geometry), real_elements(x, geometry)
     mean = window_mean(x, geometry)
-    # The similarity is the same for every multiple of the window; divided by its largest magnitude, no square overflows.
+    # The similarity is that of every multiple of the window; divided by its largest magnitude, no square overflows.
     top = windows.detach().abs().amax(0)
     top = torch.where(top > 0, top, 1.0)
     near, far = windows / top, mean / top
