@@ -24,7 +24,16 @@ from poolswap.nn.stochastic import StochasticPool
 from poolswap.nn.stock import AvgPool, MaxPool
 from poolswap.userfile import load_object, split_reference
 
-__all__ = ["GROUP", "OPERATORS", "Operator", "all_operators", "find_operator", "load_operator", "parse_operator"]
+__all__ = [
+    "GROUP",
+    "OPERATORS",
+    "Operator",
+    "all_operators",
+    "find_operator",
+    "load_operator",
+    "parse_operator",
+    "split_operators",
+]
 
 GROUP = "poolswap.operators"
 _FILE = re.compile(r"(?P<name>.+\.py:\w+)(:(?P<tail>.*))?")
@@ -176,6 +185,21 @@ def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
             raise InputError(f"{text!r}: option {item!r} has no value", f"write {name}:{key}=VALUE")
         options[key.strip()] = value.strip()
     return operator, operator.check(options)
+
+
+def split_operators(text: str) -> list[str]:
+    """`max,lp:p=3,learn=true,soft` -> its operators, each as `parse_operator` takes it; `all` is every one, once."""
+    if text == "all":
+        named = {operator.cls: name for name, operator in reversed(all_operators().items())}
+        return [name for name, operator in all_operators().items() if named[operator.cls] == name]
+    parts: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        is_option = "=" in part and ":" not in part.partition("=")[0]
+        if is_option and parts:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
 
 
 def _entry_points() -> dict[str, EntryPoint]:

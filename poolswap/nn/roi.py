@@ -7,6 +7,7 @@ Each bin is pooled with softmax weights instead of a maximum or a mean: over its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +163,7 @@ def soft_roi(module: nn.Module, *, beta: float = 1.0, learn_beta: bool = False) 
 
     Raises TypeError for any other module, ValueError for a MultiScaleRoIAlign without a fixed sampling ratio.
     """
-    options = {"beta": beta, "learn_beta": learn_beta}
+    options: dict[str, Any] = {"beta": beta, "learn_beta": learn_beta}
     new: nn.Module
     if isinstance(module, RoIPool):
         new = SoftRoIPool(module.output_size, module.spatial_scale, **options)
