@@ -21,13 +21,15 @@ def operators(
     """List the pooling operators: formula, options, and cost relative to max pooling on this machine."""
     from poolswap.nn.cost import SHAPE, STEM, measure_costs
     from poolswap.nn.registry import all_operators, load_operator
+    from poolswap.ops.backend import select
 
     output = Output(json=as_json, quiet=quiet)
     chosen = [load_operator(text) for text in name] if name else list(all_operators().values())
     costs = measure_costs(chosen) if cost else {}
+    measured_on = {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": select("cpu").name}
     output.json(
         {
-            "cost_of": {"geometry": str(STEM), "shape": SHAPE, "device": "cpu"} if cost else None,
+            "cost_of": measured_on if cost else None,
             "operators": [
                 {
                     "name": op.name,
@@ -50,7 +52,8 @@ def operators(
         for row in rows:
             measured = costs[str(row[0])]
             row[3:3] = [measured.parameters, f"{measured.forward:.1f}x", f"{measured.training:.1f}x"]
-        output.note(f"time as a multiple of max pooling's: {STEM} on {'x'.join(map(str, SHAPE))}, CPU")
+        where = f"{STEM} on {'x'.join(map(str, SHAPE))}, CPU, soft by the {measured_on['soft_backend']} backend"
+        output.note(f"time as a multiple of max pooling's: {where}")
     output.table(None, columns, rows)
     output.hint("poolswap convert MODEL --to lp:p=3,learn=true")
 

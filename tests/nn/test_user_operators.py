@@ -1,6 +1,8 @@
 """A user's own operator: from a file that the user names, or from an installed package's entry point."""
 
+import re
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +100,14 @@ def test_an_entry_point_is_loaded_when_it_is_named(file, monkeypatch):
     with pytest.raises(InputError, match="unknown pooling operator 'mime'") as caught:
         find_operator("mime")
     assert "mine" in caught.value.hint
+
+
+def test_the_operator_of_the_documentation_works(file):
+    page = Path(__file__).parents[2] / "docs" / "operators.md"
+    code = re.search(r"```python\n(# pool.py\n.*?)```", page.read_text(), flags=re.DOTALL)
+    file.write_text(code[1])
+    operator, options = parse_operator(f"{file}:Midrange:scale=2")
+    module, x = operator.make(GEOMETRY, options, channels=3), torch.randn(2, 3, 4, 4)
+    expected = torch.nn.functional.max_pool2d(x, 2) + torch.nn.functional.avg_pool2d(x, 2)
+    torch.testing.assert_close(module(x), expected)
+    assert list(module.state_dict()) == ["scale"]
