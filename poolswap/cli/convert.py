@@ -86,12 +86,15 @@ def convert(
     from poolswap.drift import measure_drift
     from poolswap.errors import InputError
     from poolswap.files import check_writable, save_state_dict, write_text
+    from poolswap.nn.registry import parse_operator
     from poolswap.plan import Plan, make_plan
     from poolswap.sites import find_pools
     from poolswap.swap import swap_pools
 
     output = Output(json=as_json, quiet=quiet)
     given = Plan.read(plan) if plan else None
+    if given:
+        parse_operator(to)  # runs a file of the user's own; a plan that names it does not
     if given and (layers or swap or kind or exclude or include_global):
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):

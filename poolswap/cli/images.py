@@ -47,7 +47,7 @@ def images(
     output = Output(json=as_json, quiet=quiet)
     operators, kernels = split_operators(to), _sizes(kernel)
     pictures = _pictures(photos, max_side)
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     table = out / "pools.csv"
     files = [(out / f"{name}.png", out / f"{name}.html") for name in _file_names(pictures)]
     for path in (table, *(path for pair in files for path in pair)):
@@ -78,6 +78,15 @@ def images(
         [[row.kernel, row.operator, f"{row.ssim:.4f}", f"{row.psnr:.2f}"] for row in shown],
     )
     output.note(f"sheets, pages and table: {out}")
+
+
+def _make_folder(path: Path) -> None:
+    from poolswap.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {path} cannot be made: {error.strerror}", "name another with --out") from None
 
 
 def _sizes(text: str) -> list[int]:

@@ -27,8 +27,7 @@ def write_page(path: Path | str, comparison: Comparison, *, force: bool = False)
     """Write the page. Raises InputError where the file exists, unless `force`."""
     picture = comparison.picture
     height, width = picture.size
-    # In a script element only "</" could end the data early.
-    data = json.dumps(_data(comparison)).replace("</", "<\\/")
+    data = json.dumps(_data(comparison)).replace("<", "\\u003c")  # so that no name can end the script element
     subtitle = f"{width}x{height} pixels, pooled, then restored by {comparison.restore} interpolation"
     page = Template(_TEMPLATE.read_text(encoding="utf-8"))
     write_text(path, page.substitute(title=escape(picture.name), subtitle=subtitle, data=data), force=force)

@@ -22,6 +22,7 @@ BACKGROUND, TEXT, FAINT, ACCENT = "#17181c", "#f2f2f2", "#9a9ca5", "#ffb454"
 CELL_WIDTH, GAP, MARGIN, COLUMNS = 280, 18, 36, 5
 LINE, HEADING, TITLE = 17, 24, 34
 _LABEL_HEIGHT = 58
+_TALLEST = 420
 _ZOOM = 6  # the detail is this many times smaller than the picture
 
 
@@ -99,9 +100,7 @@ class _Cell:
 
     @classmethod
     def of(cls, picture: Picture, box: Box) -> _Cell:
-        height, width = picture.size
-        whole = round(CELL_WIDTH * height / width)
-        return cls((CELL_WIDTH, whole), (CELL_WIDTH, round(CELL_WIDTH * box.height / box.width)))
+        return cls(_fitted(*picture.size), _fitted(box.height, box.width))
 
     @property
     def height(self) -> int:
@@ -129,6 +128,12 @@ class _Cell:
         if result is not None:
             numbers = f"SSIM {result.ssim:.3f}    PSNR {result.psnr:.2f} dB"
             draw.text((x, y + 26), numbers, fill=ACCENT if best else FAINT, font=_font(15))
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """(width, height) that fill a cell's width, or of a tall picture its height."""
+    scale = min(CELL_WIDTH / width, _TALLEST / height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
 def _heading(draw: ImageDraw.ImageDraw, comparison: Comparison, columns: int) -> None:

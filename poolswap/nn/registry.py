@@ -145,7 +145,7 @@ def find_operator(name: str) -> Operator:
     if split_reference(name) is not None:
         raise InputError(
             f"{name} is an operator of your own file, which has not been run",
-            f"name it yourself: --to {name}; for a checkpoint, --trust-code",
+            f"name it yourself: --to {name}, beside a --plan too; for a checkpoint, --trust-code",
         )
     installed = _entry_points()
     if name in installed:

@@ -103,6 +103,12 @@ def test_the_sheet_has_a_cell_for_every_result(cat, tmp_path):
         write_sheet(tmp_path / "few.png", comparison)
 
 
+@pytest.mark.parametrize("size", [(16, 400), (400, 16)])
+def test_a_narrow_picture_fits_its_cells(size):
+    sheet = draw_sheet(compare(Picture("narrow", torch.rand(3, *size)), ["max"], [2]))
+    assert sheet.height < 1200
+
+
 def test_the_page_needs_nothing_but_itself(cat, tmp_path):
     picture = Picture("</script><b>", cat.pixels)
     write_page(tmp_path / "page.html", compare(picture, ["max", "soft:beta=20"], [2, 5]))
@@ -138,5 +144,7 @@ def test_the_command_writes_sheets_pages_and_a_table(cat, tmp_path, capsys):
         *([k, name] for k in ("2", "3") for name in ("max", "lp:p=3,learn=true")),
     ]
     assert "photo: reduced from 96x64 to 64x43" in captured.err
+    with pytest.raises(InputError, match="cannot be made"):
+        images([photo], out=photo)
     with pytest.raises(InputError, match="not a list of sizes"):
         images([photo], kernel="two", out=tmp_path / "out")

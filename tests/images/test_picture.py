@@ -1,5 +1,7 @@
 """Every kind of file becomes the RGB picture that a person sees, or an error that says what is wrong with it."""
 
+from random import Random
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,21 @@ def test_a_missing_extra_is_named(monkeypatch):
     with pytest.raises(MissingExtraError, match="scikit-image") as caught:
         bundled_pictures()
     assert caught.value.hint == "pip install 'poolswap[images]'"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "bmp"])
+def test_a_damaged_file_is_an_error_or_a_picture_and_nothing_else(suffix, tmp_path):
+    path = saved(tmp_path, Image.effect_noise((64, 48), 60).convert("RGB"), f"picture.{suffix}")
+    sound, random = path.read_bytes(), Random(0)
+    outcomes = set()
+    for _ in range(40):
+        data = bytearray(sound[: random.choice([len(sound), random.randrange(len(sound))])])
+        for _ in range(3 if data else 0):
+            data[random.randrange(min(len(data), 200))] = random.randrange(256)
+        path.write_bytes(data)
+        try:
+            outcomes.add(read_picture(path).pixels.shape[0])
+        except InputError:
+            outcomes.add("error")
+    assert outcomes <= {3, "error"}
+    assert "error" in outcomes

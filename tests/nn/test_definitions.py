@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn.registry import parse_operator
+from poolswap.nn.windows import dense_max
 
 STEM = Geometry.make(2, 3, 2, 1)
 
@@ -243,6 +244,17 @@ def test_blur_is_the_dense_maximum_under_a_binomial_filter():
     torch.testing.assert_close(module(x)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
     weighed = nn.functional.conv2d(torch.ones_like(dense), weight, stride=2, padding=1, groups=2)
     torch.testing.assert_close(module(x), expected / weighed)
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_the_dense_maximum_holds_max_pooling_at_every_stride(data):
+    """In every geometry: what blur filters and s3 draws from."""
+    geometry, size = data.draw(geometries(data.draw(st.integers(1, 3))))
+    x = distinct(1, 2, *size)
+    dense, expected = dense_max(x, geometry), make("max", geometry)(x)
+    assert torch.equal(dense[(..., *(slice(None, None, s) for s in geometry.stride))], expected)
+    assert torch.equal(make("blur:taps=1", geometry)(x), expected)
 
 
 @pytest.mark.parametrize(("taps", "row"), [(1, [1]), (5, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16])])

@@ -1,6 +1,7 @@
 """The operators inside models: found, swapped, trained, saved, loaded."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from nets import Mixed
 from pools import VARIANTS
 
 from poolswap.checkpoint import default_name, load_checkpoint, load_model, save_checkpoint, verify_checkpoint
+from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.nn import registry
 from poolswap.nn.registry import OPERATORS
@@ -86,3 +88,15 @@ def test_a_checkpoint_runs_a_users_operator_only_if_it_is_trusted(tmp_path, monk
     assert not ran.exists()
     assert type(load_checkpoint(path, trust_code=True)[0].get_submodule(plan.paths[0])).__name__ == "Mine"
     assert ran.exists()
+
+
+def test_a_plan_runs_a_users_operator_only_if_it_is_named_beside_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(registry, "OPERATORS", dict(OPERATORS))
+    monkeypatch.chdir(tmp_path)
+    Path("pool.py").write_text("from poolswap.nn.stock import MaxPool\nclass Mine(MaxPool):\n    pass\n")
+    convert = ["convert", "test_resnet", "--input-size", "3,32,32", "--force", "--json"]
+    assert main([*convert, "--to", "pool.py:Mine", "--plan-out", "plan.yaml", "--dry-run"]) == 0
+    monkeypatch.setattr(registry, "OPERATORS", dict(OPERATORS))
+    assert main([*convert, "--plan", "plan.yaml"]) == 2
+    assert "has not been run" in capsys.readouterr().err
+    assert main([*convert, "--plan", "plan.yaml", "--to", "pool.py:Mine"]) == 0
