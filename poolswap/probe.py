@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, fitted, make_inputs
 from poolswap.nn.base import WindowPool
 
@@ -77,7 +77,7 @@ class _Recording:
     events: list[Event] = field(default_factory=list)
     moments: list[int] = field(default_factory=list)  # per event, how many torch calls had run by its end
     largest: list[int] = field(default_factory=list)  # per torch call, elements of the largest map among its arguments
-    inside: bool = False
+    inside: int = 0  # depth of calls and modules whose own pooling calls are no sites
 
     def add(self, index: int, function: str, call: PoolingCall | None, x: Tensor, output: Any) -> None:
         """Write down a pooling call of the module whose forward is running."""
@@ -130,11 +130,11 @@ class _Calls(TorchFunctionMode):
         call = read_call(entry, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
-        recording.inside = True
+        recording.inside += 1
         try:
             output = func(*args, **kwargs)
         finally:
-            recording.inside = False
+            recording.inside -= 1
         recording.add(index, entry.name, call, call_input(args, kwargs), output)
         return output
 
@@ -171,7 +171,7 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
                 name = type(model).__name__
                 shape = ",".join(map(str, input_size))
                 raise InputError(
-                    f"{name} cannot run on an input of size {shape}: {_first_line(error)}",
+                    f"{name} cannot run on an input of size {shape}: {first_line(error)}",
                     "give the size it was made for with --input-size C,H,W (input_size=), or an example input",
                 ) from error
         try:
@@ -196,7 +196,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def enter(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Args) -> None:
-            recording.inside = recording.inside or _is_replacement(module)
+            recording.inside += _is_replacement(module)
             count = recording.invocations.get(path, 0)
             recording.invocations[path] = count + 1
             shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
@@ -206,7 +206,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def leave(module: nn.Module, args: Args, output: Any) -> None:
         recording.stack.pop()
-        recording.inside = recording.inside and not _is_replacement(module)
+        recording.inside -= _is_replacement(module)
 
     handles = []
     for path, module in model.named_modules():
@@ -256,7 +256,3 @@ def _map_size(value: Any) -> int:
     if isinstance(value, Tensor) and value.dim() >= 4 and not isinstance(value, nn.Parameter):
         return value.numel()
     return 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

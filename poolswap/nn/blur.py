@@ -17,8 +17,8 @@ class BlurPool(PlainPool):
     """Max pooling with stride 1, then a fixed binomial low-pass of `taps` with the layer's stride.
 
     With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal
-    ones (the same thing for windows of 2). `of` defaults to the stock layer, `start`, or "max". The filter is a
-    persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size); at the border it covers real elements only.
+    ones (the same thing for windows of 2). `of` defaults to the layer that it replaces, `stock`, or "max". The filter
+    is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size); at the border it covers real elements only.
     Raises ValueError unless `taps` is odd.
     """
 
@@ -30,12 +30,12 @@ class BlurPool(PlainPool):
         *,
         taps: int = 3,
         of: Literal["max", "avg"] | None = None,
-        start: Literal["max", "avg"] | None = None,
+        stock: Literal["max", "avg"] | None = None,
     ) -> None:
         super().__init__(geometry)
         if taps < 1 or taps % 2 == 0:
             raise ValueError(f"taps must be odd, not {taps}")
-        self.of = of or start or "max"
+        self.of = of or stock or "max"
         dims = geometry.dims
         self.filter = geometry if self.of == "avg" else Geometry.make(dims, taps, geometry.stride, (taps - 1) // 2)
         self.register_buffer("kernel", binomial(self.filter.kernel_size))

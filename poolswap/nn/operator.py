@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -15,18 +15,22 @@ from torch import nn
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 
-# What the site gives an operator, not its user: number of channels, and the stock layer to start from.
-FROM_SITE = ("channels", "start")
+# What the site gives an operator, not its user: number of channels, the stock layer, the layer to start as.
+FROM_SITE = ("channels", "stock", "start")
+
+
+Init = Literal["identity", "published"]
 
 
 @dataclass(frozen=True)
 class Operator:
     """One pooling operator: its name, class, and what it computes in a line.
 
-    The class takes a Geometry, then options by name. Two names are filled in from the site where the class has them:
-    `channels`, and `start`, the stock layer ("max" or "avg") that its initial parameters imitate, or None for the
-    published initialisation. `random` operators draw, or have an option to draw, from torch's generator in train mode;
-    `takes_global` ones can also replace the global pooling of a head. `formula` is of one window x, `paper` its source.
+    The class takes a Geometry, then options by name. Three names are filled in from the site where the class has them:
+    `channels`; `stock`, the layer ("max" or "avg") that it replaces; and `start`, the layer that its initial parameters
+    imitate, or None for the published initialisation. `random` operators draw, or have an option to draw, from torch's
+    generator in train mode; `takes_global` ones can also replace the global pooling of a head. `formula` is of one
+    window x, `paper` its source.
     """
 
     name: str
@@ -49,7 +53,7 @@ class Operator:
 
     @cached_property
     def wants(self) -> frozenset[str]:
-        """Which of `channels` and `start` the class takes."""
+        """Which of `channels`, `stock` and `start` the class takes."""
         return frozenset(p.name for p in self._parameters) & frozenset(FROM_SITE)
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,13 +73,21 @@ class Operator:
         return checked
 
     def make(
-        self, geometry: Geometry, options: Mapping[str, Any], *, channels: int | None = None, start: str | None = None
+        self,
+        geometry: Geometry,
+        options: Mapping[str, Any],
+        *,
+        channels: int | None = None,
+        stock: str | None = None,
+        init: Init = "identity",
     ) -> nn.Module:
         """A module for windows of `geometry` on maps with `channels` channels; it owns at least one tensor.
 
-        Raises InputError for options that its class refuses.
+        `stock` is the layer that it replaces, which init="identity" starts as, as far as the operator can. Raises
+        InputError for options that its class refuses.
         """
-        site = {"channels": channels, "start": start}
+        start = stock if init == "identity" else None
+        site = {"channels": channels, "stock": stock, "start": start}
         checked = self.check(options)
         try:
             module = self.cls(geometry, **checked, **{name: site[name] for name in self.wants})

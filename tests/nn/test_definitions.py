@@ -19,7 +19,7 @@ STEM = Geometry.make(2, 3, 2, 1)
 
 def make(text: str, geometry: Geometry = STEM, channels: int = 2, start: str | None = None) -> nn.Module:
     operator, options = parse_operator(text)
-    return operator.make(geometry, options, channels=channels, start=start).double().eval()
+    return operator.make(geometry, options, channels=channels, stock=start).double().eval()
 
 
 def with_parameters(module: nn.Module, **values: float) -> nn.Module:

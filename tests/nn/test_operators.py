@@ -19,7 +19,7 @@ STEM = Geometry.make(2, 3, 2, 1)
 def make(text: str, geometry: Geometry = STEM, channels: int = 3, start: str | None = None) -> nn.Module:
     torch.manual_seed(0)
     operator, options = parse_operator(text)
-    return operator.make(geometry, options, channels=channels, start=start)
+    return operator.make(geometry, options, channels=channels, stock=start)
 
 
 def stirred(module: nn.Module) -> nn.Module:

@@ -1,18 +1,23 @@
 """The operators inside models: found, swapped, trained, saved, loaded."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from nets import Mixed
 from pools import VARIANTS
+from torch import nn
 
 from poolswap.checkpoint import default_name, load_checkpoint, load_model, save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError
+from poolswap.geometry import Geometry
 from poolswap.nn import registry
 from poolswap.nn.registry import OPERATORS
+from poolswap.nn.stock import MaxPool
+from poolswap.nn.windows import PlainPool, window_mean
 from poolswap.plan import make_plan
 from poolswap.sites import find_pools
 from poolswap.swap import restore, swap_pools
@@ -35,6 +40,38 @@ def test_a_network_trains_with_it_and_comes_back(name):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
     restore(model)
     assert torch.equal(model.eval()(x), before)
+
+
+def test_a_swap_starts_as_the_stock_layer_or_as_published():
+    torch.manual_seed(0)
+    model, x = Mixed().eval(), torch.randn(2, *SIZE)
+    before, sites = model(x), find_pools(model, SIZE)
+    moved = {}
+    for init in ("identity", "published"):
+        swapped = copy.deepcopy(model)
+        swap_pools(swapped, make_plan(sites, "all", "mixed", op="max", init=init))
+        moved[init] = (swapped(x) - before).norm() / before.norm()
+    assert moved["identity"] < 0.01 < moved["published"]
+
+
+@pytest.mark.parametrize(("weights", "start"), [([], "published"), (["--init", "identity"], None)])
+def test_random_weights_start_as_published_unless_it_is_said(weights, start, capsys):
+    assert main(["convert", "test_resnet", "--to", "dpp", "--dry-run", "--json", *weights]) == 0
+    swap = json.loads(capsys.readouterr().out)["swaps"][0]
+    assert swap["init"] == (start or "identity")
+
+
+def test_only_the_outermost_of_two_nested_operators_ends_the_search_for_sites():
+    class Nested(PlainPool):
+        def __init__(self, geometry):
+            super().__init__(geometry)
+            self.inner = MaxPool(geometry)
+
+        def pool(self, x):
+            return self.inner(x) + window_mean(x, self.geometry)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Nested(Geometry.make(2, 2)), nn.Conv2d(4, 4, 3))
+    assert find_pools(model, SIZE) == []
 
 
 @pytest.mark.parametrize("name", ["mixed", "lip", "blur", "stochastic"])

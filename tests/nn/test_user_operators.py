@@ -57,7 +57,7 @@ def test_a_file_that_is_named_is_run_once(file, capsys):
     operator, options = parse_operator(f"{file}:Last:scale=3")
     assert options == {"scale": 3.0}
     assert operator.summary == "The last element of each window."
-    module = operator.make(GEOMETRY, options, channels=5, start="max")
+    module = operator.make(GEOMETRY, options, channels=5, stock="max")
     assert module.channels == 5
     assert module(torch.ones(1, 1, 4, 4)).unique().tolist() == [3.0]
     assert list(module.state_dict()) == ["Last"]
