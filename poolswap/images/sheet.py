@@ -64,7 +64,8 @@ def draw_sheet(comparison: Comparison) -> Image.Image:
     from PIL import Image, ImageDraw
 
     picture, box = comparison.picture, busiest_detail(comparison.picture)
-    columns = min(COLUMNS, 1 + max(len(comparison.of_kernel(k)) for k in comparison.kernels))
+    cells = 1 + max(len(comparison.of_kernel(k)) for k in comparison.kernels)
+    columns = ceil(cells / ceil(cells / COLUMNS))  # no row much shorter than the others
     cell = _Cell.of(picture, box)
     width = 2 * MARGIN + columns * CELL_WIDTH + (columns - 1) * GAP
     rows = {k: ceil((1 + len(comparison.of_kernel(k))) / columns) for k in comparison.kernels}

@@ -18,8 +18,8 @@ class BlurPool(PlainPool):
 
     With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal
     ones (the same thing for windows of 2). `of` defaults to the layer that it replaces, `stock`, or "max". The filter
-    is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size); at the border it covers real elements only.
-    Raises ValueError unless `taps` is odd.
+    is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size), which covers real elements only. Raises
+    ValueError unless `taps` is odd.
     """
 
     kernel: Tensor
