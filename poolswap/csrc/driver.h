@@ -12,6 +12,8 @@
 #include "channels_last_backward.h"
 #include "channels_last_pairs.h"
 #include "planar_backward.h"
+#include "planar_pairs.h"
+#include "planar_same.h"
 #include "problem.h"
 #include "storage.h"
 #include "whole.h"
@@ -56,9 +58,10 @@ struct Tensor {
     bool staged;
     int64_t pitch;
 
-    Tensor(T* data_, int64_t depth_, int64_t height_, int64_t row_, bool narrow)
-        : data(data_), depth(depth_), height(height_), row(row_), staged(narrow || !kSame<T, F>),
-          pitch(ceil_div(row_, Lanes<F>::kCount) * Lanes<F>::kCount) {}
+    // A copy's rows are whole vectors, unless the kernels see a plane as one run.
+    Tensor(T* data_, int64_t depth_, int64_t height_, int64_t row_, bool narrow, bool run)
+        : data(data_), depth(depth_), height(height_), row(row_), staged((narrow && !run) || !kSame<T, F>),
+          pitch(run ? row_ : ceil_div(row_, Lanes<F>::kCount) * Lanes<F>::kCount) {}
 
     int64_t bytes(int64_t planes, int64_t slices, int64_t rows) const {
         return staged ? Arena::bytes<F>(planes * slices * rows * pitch) : 0;
@@ -125,15 +128,20 @@ struct Driver {
     using F = Compute<T>;
     const bool whole;
     const Problem p;
+    const bool same, pairs;  // windows that have kernels of their own
 
-    Driver(const Problem& problem) : whole(is_whole(problem)), p(whole ? as_one_row(problem) : problem) {}
+    Driver(const Problem& problem)
+        : whole(is_whole(problem)), p(whole ? as_one_row(problem) : problem),
+          same(!kLast && planar_same_fits(p, Lanes<F>::kCount)),
+          pairs(kLast ? channels_last_pairs_fit(p) : planar_pairs_fit(p, Lanes<F>::kCount)) {}
 
     Tensor<T, F> input(const T* data) const {
-        return {const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount};
+        return {const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount,
+                same};
     }
     Tensor<T, F> output(const T* data) const {
         const int64_t least_run = kLast ? p.channels : whole ? Lanes<F>::kCount : p.w.out;
-        return {const_cast<T*>(data), p.d.out, p.h.out, p.w.out * p.channels, least_run < Lanes<F>::kCount};
+        return {const_cast<T*>(data), p.d.out, p.h.out, p.w.out * p.channels, least_run < Lanes<F>::kCount, same};
     }
     // Whether a shared shift can serve these windows at all.
     bool regular() const {
@@ -148,7 +156,9 @@ struct Driver {
         Shift<F> shift(p.beta);
         if (shift.worth_trying() && fn(shift, std::false_type{})) return true;
         Extremes<F> extremes;
-        for (int64_t plane = inputs.planes.begin; plane < inputs.planes.end; ++plane)
+        for (int64_t plane = inputs.planes.begin; same && plane < inputs.planes.end; ++plane)
+            extremes.add(x.at(plane, 0, 0), p.h.in * p.w.in);
+        for (int64_t plane = inputs.planes.begin; !same && plane < inputs.planes.end; ++plane)
             for (int64_t slice = inputs.d.begin; slice < inputs.d.end; ++slice)
                 for (int64_t row = inputs.h.begin; row < inputs.h.end; ++row)
                     extremes.add(x.at(plane, slice, row), p.w.in * p.channels);
@@ -159,6 +169,7 @@ struct Driver {
 
     int64_t forward_bytes() const {
         const int64_t fast = whole   ? whole_bytes()
+                             : same  ? PlanarSame<false, F, kForwardRange>::bytes(p)
                              : kLast ? channels_last_forward_bytes<F>(p)
                                      : planar_forward_bytes<F>(p);
         return most(LaneRows<F>::bytes(), regular() ? fast : 0);
@@ -169,6 +180,7 @@ struct Driver {
     }
     int64_t backward_bytes() const {
         const int64_t fast = whole   ? whole_bytes()
+                             : same  ? PlanarSame<false, F, kBackwardRange>::bytes(p)
                              : kLast ? ChannelsLastGradient<false, F>::bytes(p)
                                      : planar_backward_bytes<F>(p);
         return most(LaneRows<F>::bytes(), fast_gradient() ? fast : 0);
@@ -194,8 +206,10 @@ struct Driver {
                           return whole ? whole_images_forward<kCentred>(p, seen, to, outputs, shift, arena)
                                        : channels_last_forward<kCentred>(p, seen, to, outputs, shift, arena);
                       else
-                          return whole ? whole_planes_forward<kCentred>(p, seen, to, outputs, shift)
-                                       : planar_forward<kCentred>(p, seen, to, outputs, shift, arena);
+                          return whole   ? whole_planes_forward<kCentred>(p, seen, to, outputs, shift)
+                                 : same  ? planar_same_forward<kCentred>(p, seen, to, outputs, shift, arena)
+                                 : pairs ? planar_pairs_forward<kCentred>(p, seen, to, outputs, shift)
+                                         : planar_forward<kCentred>(p, seen, to, outputs, shift, arena);
                   })))
                 window_max_forward<kLast>(p, seen, to, outputs, arena);
             y.commit(outputs, to);
@@ -241,14 +255,15 @@ struct Driver {
         g.fetch(outputs, grad);
         if (fast && with_shared_shift<kBackwardRange>(seen, inputs, [&](const Shift<F>& shift, auto centred) {
                 constexpr bool kCentred = centred();
-                [[maybe_unused]] const bool pairs = channels_last_pairs_fit(p);
                 if constexpr (kLast)
                     return whole   ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
                            : pairs ? ChannelsLastPairs<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own)
                                    : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
                 else
-                    return whole ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift)
-                                 : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);
+                    return whole   ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift)
+                           : same  ? planar_same_backward<kCentred>(p, seen, given, to, own, shift, arena)
+                           : pairs ? planar_pairs_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena)
+                                   : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);
             }))
             return;
         clear(dx, own, to);

@@ -55,7 +55,7 @@ struct PlanarGradient {
     static constexpr int kCovers = (kKernel + kStride - 1) / kStride;
     const Problem& p;
     RowRing<F, kBackwardRange, kCentred> ring;
-    const PaddedRow<F> sum, moment;
+    const ColumnSums<F> sums;
     Shares<F> shares[kCovers], total;
     const F beta;
 
@@ -65,45 +65,26 @@ struct PlanarGradient {
     template <int... kI>
     PlanarGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena& arena,
                    std::integer_sequence<int, kI...>)
-        : p(p_), ring(p_, x, shift, arena), sum(arena, p_.w.padding, p_.w.in, right_margin<F>(p_.w)),
-          moment(arena, p_.w.padding, p_.w.in, right_margin<F>(p_.w)),
-          shares{(void(kI), Shares<F>(arena, p_.w))...}, total(arena, p_.w), beta(shift.beta) {}
+        : p(p_), ring(p_, x, shift, arena), sums(arena, p_.w), shares{(void(kI), Shares<F>(arena, p_.w))...}, total(arena, p_.w), beta(shift.beta) {}
 
     static int64_t bytes(const Problem& p) {
         return RowRing<F, kBackwardRange, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
-               2 * PaddedRow<F>::bytes(p.w.padding, p.w.in, right_margin<F>(p.w));
+               ColumnSums<F>::bytes(p.w);
     }
 
     // p and q of window row h.
     POOLSWAP_INLINE bool share_out(int64_t h, const F* g) {
         ring.enter(0, h);
-        ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
-            auto exp = ring.exp;
-            const Vec<F> centre = ring.centre;
-            F *const sums = sum.data, *const moments = moment.data;
-            strips<F>(p.w.in, [&](int64_t i) POOLSWAP_LAMBDA {
-                Vec<F> s, m;
-                group.template add<kCentred>(i, exp, centre, s, m);
-                store(sums + i, s);
-                store(moments + i, m);
-            });
-            ring.exp.witness = exp.witness;
-        });
-        sum.clear_behind();
-        moment.clear_behind();
+        sums.template add_up<true>(ring);
         Shares<F>& to = shares[h % kCovers];
         to.row = h;
-        const F *const sums = sum.data - p.w.padding, *const moments = moment.data - p.w.padding;
         F *const to_p = to.p.data, *const to_q = to.q.data;
-        const Axis w = p.w;
         GradientWitness<F> witness;
-        strips<F>(w.out, [&](int64_t j) POOLSWAP_LAMBDA {
-            const Vec<F> s = along_row<kKernel, kStride>(sums + j * kStride, w);
-            const Vec<F> m = along_row<kKernel, kStride>(moments + j * kStride, w), grad = load(g + j);
+        sums.template each_window<kKernel, kStride>(p.w, [&](int64_t j, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+            const Vec<F> grad = load(g + j), inverse = F(1) / sum, share = grad * inverse;
             witness.add(grad);
-            const Vec<F> inverse = F(1) / s, share = grad * inverse;
             store(to_p + j, share);
-            store(to_q + j, share * (m * inverse));
+            store(to_q + j, share * (moment * inverse));
         });
         to.p.clear_behind();
         to.q.clear_behind();
