@@ -124,14 +124,14 @@ POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const
 
 template <class F>
 int64_t channels_last_forward_bytes(const Problem& p) {
-    return RowRing<F, kForwardRange, false>::bytes(p) + ColumnCarry<F>::bytes(p);
+    return RowRing<F, kForwardRange<F>, false>::bytes(p) + ColumnCarry<F>::bytes(p);
 }
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
 bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
                            Arena arena) {
-    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
+    RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
     const ColumnCarry<F> carry(arena, p);
     const int64_t channels = p.channels;
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)

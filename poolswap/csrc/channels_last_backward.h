@@ -14,7 +14,7 @@ inline bool channels_last_gradient_fits(const Problem& p) {
 template <bool kCentred, class F>
 class ChannelsLastGradient {
     const Problem& p;
-    RowRing<F, kBackwardRange, kCentred> ring;
+    RowRing<F, kBackwardRange<F>, kCentred> ring;
     const ColumnCarry<F> carry;
     const int64_t covers, pitch, width;  // window rows that share an input row; pieces of a pixel and of a row
     Sums<F>*const shares, *const total;  // p and q

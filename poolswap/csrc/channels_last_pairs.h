@@ -15,7 +15,7 @@ template <bool kCentred, class F>
 class ChannelsLastPairs {
     const Problem& p;
     const View<const F>& x;
-    SharedExp<F, kBackwardRange> exp;
+    SharedExp<F, kBackwardRange<F>> exp;
     const Vec<F> centre;
     const F beta;
     F* const elsewhere;  // takes the gradient of rows that belong to another tile

@@ -11,7 +11,7 @@ struct GradientWitness {
     typename Lanes<F>::I bad{};
 
     POOLSWAP_INLINE void add(Vec<F> g) {
-        constexpr F kHigh = sizeof(F) == 4 ? F(0x1p100) : F(0x1p900), kLow = sizeof(F) == 4 ? F(0x1p-100) : F(0x1p-900);
+        constexpr F kHigh = sizeof(F) == 4 ? F(0x1p100) : F(0x1p400), kLow = sizeof(F) == 4 ? F(0x1p-100) : F(0x1p-400);
         const Vec<F> size = g < F(0) ? -g : g;
         bad |= ~((size < kHigh) & ((size > kLow) | (size == F(0))));
     }

@@ -119,14 +119,14 @@ struct ColumnSums {
 
 template <class F>
 int64_t planar_forward_bytes(const Problem& p) {
-    return RowRing<F, kForwardRange, false>::bytes(p) + 2 * ColumnSums<F>::bytes(p.w);
+    return RowRing<F, kForwardRange<F>, false>::bytes(p) + 2 * ColumnSums<F>::bytes(p.w);
 }
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
 bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
                     Arena arena) {
-    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
+    RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
     const ColumnSums<F> sums[2] = {{arena, p.w}, {arena, p.w}};
     // Each row is summed along when the next one has been summed down: loads that straddle two stores would have to
     // wait for them.

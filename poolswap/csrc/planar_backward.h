@@ -54,7 +54,7 @@ template <int kKernel, int kStride, bool kCentred, class F>
 struct PlanarGradient {
     static constexpr int kCovers = (kKernel + kStride - 1) / kStride;
     const Problem& p;
-    RowRing<F, kBackwardRange, kCentred> ring;
+    RowRing<F, kBackwardRange<F>, kCentred> ring;
     const ColumnSums<F> sums;
     Shares<F> shares[kCovers], total;
     const F beta;
@@ -68,7 +68,7 @@ struct PlanarGradient {
         : p(p_), ring(p_, x, shift, arena), sums(arena, p_.w), shares{(void(kI), Shares<F>(arena, p_.w))...}, total(arena, p_.w), beta(shift.beta) {}
 
     static int64_t bytes(const Problem& p) {
-        return RowRing<F, kBackwardRange, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
+        return RowRing<F, kBackwardRange<F>, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
                ColumnSums<F>::bytes(p.w);
     }
 

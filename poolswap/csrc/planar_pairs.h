@@ -51,7 +51,7 @@ class PlanarPairs {
 
 template <bool kCentred, class F>
 bool planar_pairs_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift) {
-    PlanarPairs<kCentred, F, kForwardRange> pool(shift);
+    PlanarPairs<kCentred, F, kForwardRange<F>> pool(shift);
     const Vec<F> centre = fill<F>(shift.centre);
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)
         for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
@@ -72,7 +72,7 @@ template <bool kCentred, class F>
 bool planar_pairs_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& outputs,
                            const Tile& own, const Shift<F>& shift, Arena arena) {
     constexpr int kCount = Lanes<F>::kCount;
-    PlanarPairs<kCentred, F, kBackwardRange> pool(shift);
+    PlanarPairs<kCentred, F, kBackwardRange<F>> pool(shift);
     GradientWitness<F> witness;
     F* const elsewhere = arena.take<F>(p.w.in);  // takes the gradient of rows that belong to another tile
     const F beta = shift.beta;

@@ -11,8 +11,8 @@ inline bool planar_same_fits(const Problem& p, int lanes) {
     const auto same = [](const Axis& a) {
         return a.kernel == 3 && a.stride == 1 && a.padding == 1 && a.dilation == 1 && a.out == a.in;
     };
-    const int64_t size = p.h.in * p.w.in;  // no larger than the smallest tile, so that no plane is cut
-    return p.d.in == 1 && p.d.out == 1 && p.d.kernel == 1 && same(p.h) && same(p.w) && size >= lanes && size <= 4096;
+    const int64_t size = p.h.in * p.w.in;
+    return p.d.in == 1 && p.d.out == 1 && p.d.kernel == 1 && same(p.h) && same(p.w) && size >= lanes && size <= kSmallTile;
 }
 
 template <bool kCentred, class F, int kRange>
@@ -125,7 +125,7 @@ class PlanarSame {
 template <bool kCentred, class F>
 bool planar_same_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift,
                          Arena arena) {
-    PlanarSame<kCentred, F, kForwardRange> pool(p, shift, arena);
+    PlanarSame<kCentred, F, kForwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         pool.forward(x.at(plane, 0, 0), y.at(plane, 0, 0));
         if (!pool.safe()) return false;
@@ -136,7 +136,7 @@ bool planar_same_forward(const Problem& p, View<const F> x, View<F> y, const Til
 template <bool kCentred, class F>
 bool planar_same_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
                           const Shift<F>& shift, Arena arena) {
-    PlanarSame<kCentred, F, kBackwardRange> pool(p, shift, arena);
+    PlanarSame<kCentred, F, kBackwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         if (!pool.backward(x.at(plane, 0, 0), g.at(plane, 0, 0), dx.at(plane, 0, 0), shift.beta)) return false;
         if (!pool.safe()) return false;

@@ -5,10 +5,12 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-// Exponents of 2 that a shared shift may leave: forward as wide as sums allow; backward so narrow that 1 + t - mean,
-// whose terms grow with t, keeps its precision.
-constexpr int kForwardRange = 64;
-constexpr int kBackwardRange = 16;
+// Exponents of 2 that a shared shift may leave: forward as wide as sums allow; backward so narrow that in
+// 1 + beta (x - y), whose terms grow with the exponent, the last bits that count are kept.
+template <class F>
+constexpr int kForwardRange = sizeof(F) == 4 ? 64 : 512;
+template <class F>
+constexpr int kBackwardRange = sizeof(F) == 4 ? 8 : 512;
 
 // e = exp(beta x) 2^-c, and x is counted from `centre`.
 template <class F>

@@ -144,10 +144,12 @@ POOLSWAP_INLINE Vec<F> interleaved_high(Vec<F> a, Vec<F> b) {
     return interleaved_<F, Lanes<F>::kCount / 2>(a, b, EachLane<F>{});
 }
 
+constexpr double inverse_power(int exponent) { return exponent == 0 ? 1.0 : 0.5 * inverse_power(exponent - 1); }
+
 // 2^f for f in [-0.5, 0.5], times 2^(low bits of `shift` - kBias): minimax polynomials, scaled so that p(0) = 1.
 template <int kBias>
 POOLSWAP_INLINE Vec<float> scaled_exp2(Vec<float> f, Vec<float> shift) {
-    constexpr float kUnit = float(1.0 / double(uint64_t{1} << kBias / 2) / double(uint64_t{1} << (kBias + 1) / 2));
+    constexpr float kUnit = float(inverse_power(kBias));
     Vec<float> p = f * (0.0013276476857f * kUnit) + 0.0096755406701f * kUnit;
     p = p * f + 0.0555071286101f * kUnit;
     p = p * f + 0.2402211800346f * kUnit;
@@ -158,7 +160,7 @@ POOLSWAP_INLINE Vec<float> scaled_exp2(Vec<float> f, Vec<float> shift) {
 
 template <int kBias>
 POOLSWAP_INLINE Vec<double> scaled_exp2(Vec<double> f, Vec<double> shift) {
-    constexpr double kUnit = 1.0 / double(uint64_t{1} << kBias / 2) / double(uint64_t{1} << (kBias + 1) / 2);
+    constexpr double kUnit = inverse_power(kBias);
     Vec<double> p = f * (4.435286674587416703e-10 * kUnit) + 7.074105251236832355e-9 * kUnit;
     p = p * f + 1.017819799338246713e-7 * kUnit;
     p = p * f + 1.321543309185114978e-6 * kUnit;

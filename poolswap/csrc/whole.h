@@ -111,7 +111,7 @@ class WholePlanes {
 template <bool kCentred, class F>
 bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kForwardRange> pool(p, x, shift);
+    WholePlanes<kCentred, F, kForwardRange<F>> pool(p, x, shift);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
         const int64_t planes = least(kCount, tile.planes.end - plane);
         Vec<F> sum, moment;
@@ -127,7 +127,7 @@ template <bool kCentred, class F>
 bool whole_planes_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
                            const Shift<F>& shift) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kBackwardRange> pool(p, x, shift);
+    WholePlanes<kCentred, F, kBackwardRange<F>> pool(p, x, shift);
     GradientWitness<F> witness;
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
         const int64_t planes = least(kCount, tile.planes.end - plane);
@@ -230,7 +230,7 @@ class WholeImages {
 template <bool kCentred, class F>
 bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift,
                           Arena arena) {
-    WholeImages<kCentred, F, kForwardRange> pool(p, shift, arena);
+    WholeImages<kCentred, F, kForwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         pool.add_image(x.at(plane, 0, 0));
         pool.means(y.at(plane, 0, 0));
@@ -241,7 +241,7 @@ bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Ti
 template <bool kCentred, class F>
 bool whole_images_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
                            const Shift<F>& shift, Arena arena) {
-    WholeImages<kCentred, F, kBackwardRange> pool(p, shift, arena);
+    WholeImages<kCentred, F, kBackwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         const F* const from = x.at(plane, 0, 0);
         pool.add_image(from);
