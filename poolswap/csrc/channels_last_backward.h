@@ -22,7 +22,7 @@ class ChannelsLastGradient {
 
     Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
-    bool share_out(int64_t h, const F* g) {
+    bool share_out(int64_t h, const F* g, const Upcoming<F>& next) {
         ring.enter(0, h);
         Sums<F>* const to = share_row(h);
         GradientWitness<F> witness;
@@ -31,7 +31,8 @@ class ChannelsLastGradient {
             auto seen = witness;
             const Vec<F> centre = ring.centre;
             const int64_t channels = p.channels, pieces_ = pitch;
-            walk_row<kCentred>(group, exp, centre, p, carry, [&seen, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
+            walk_row<kCentred>(group, exp, centre, p, carry, [&seen, &next, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
+                next.fetch(j);
                 Sums<F>* const to_pixel = to + j * pieces_;
                 const F* const g_pixel = g + j * channels;
                 return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
@@ -107,7 +108,10 @@ class ChannelsLastGradient {
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
     bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) { return share_out(h, g.at(plane, 0, h)); };
+        const auto share = [&](int64_t plane, int64_t h, const Range& rows) {
+            const Upcoming<F> next(dx.at(plane, 0, rows.begin), rows.size() * p.w.in * p.channels, p.w.out);
+            return share_out(h, g.at(plane, 0, h), next);
+        };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)

@@ -143,7 +143,10 @@ struct PlanarGradient {
 
     bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA { return share_out(h, g.at(plane, 0, h)); };
+        const auto share = [&](int64_t plane, int64_t h, const Range& rows) POOLSWAP_LAMBDA {
+            Upcoming<F>(dx.at(plane, 0, rows.begin), rows.size() * p.w.in, 1).fetch(0);
+            return share_out(h, g.at(plane, 0, h));
+        };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) POOLSWAP_LAMBDA {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)
