@@ -44,7 +44,8 @@ POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const 
             const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
             if (!share(plane, h, Range{row, most(row, complete)})) return false;
             for (; row < complete; ++row) {
-                while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row) ++covering.begin;
+                while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row)
+                    ++covering.begin;
                 while (covering.end < outputs.h.end && p.h.first(covering.end) <= row) ++covering.end;
                 finish(plane, row, Range{covering.begin, most(covering.begin, covering.end)});
             }
