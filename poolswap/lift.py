@@ -10,12 +10,15 @@ own. The hooks hold no state; they find the modes on the thread's own stack, so 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.utils import checkpoint
 
 from poolswap.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
 from poolswap.errors import InputError
@@ -23,7 +26,7 @@ from poolswap.sites import PoolSite
 
 
 class LiftError(RuntimeError):
-    """A lifted owner made other pooling calls than those that were found in it."""
+    """A lifted owner pools in a way that its children cannot stand for."""
 
 
 def lift(model: nn.Module, sites: Iterable[PoolSite]) -> list[str]:
@@ -146,6 +149,11 @@ class _OwnCalls(TorchFunctionMode):
         name = self.names.get(self.index)
         self.index += 1
         if not torch.compiler.is_compiling():
+            if _in_checkpoint():
+                raise LiftError(
+                    f"{type(self.owner).__name__} pools inside a function that it checkpoints, which would be computed "
+                    f"again without its children: checkpoint a whole module instead"
+                )
             self._check(name, func, args, kwargs)
         if name is None:
             return func(*args, **kwargs)
@@ -166,6 +174,19 @@ class _OwnCalls(TorchFunctionMode):
             f"{type(self.owner).__name__} pools with {call or 'nothing'} in {mode} mode where {found or 'nothing'} was "
             f"found: its calls depend on its input, so it cannot be lifted"
         )
+
+
+def _in_checkpoint() -> bool:
+    """Whether torch.utils.checkpoint stands between the running lifted forward and this call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename == checkpoint.__file__:
+            return True
+        if code.co_filename == __file__ and code.co_name == "forward":
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _enter(module: nn.Module, args: Any) -> None:

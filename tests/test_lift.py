@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from poolswap.lift import LiftError, is_lifted, lift, unlift, unwatch
 from poolswap.sites import find_pools
@@ -137,3 +138,31 @@ def test_a_window_that_follows_the_input_is_lifted_at_every_size():
     lift(model, find_pools(model, (3, 16, 16)))
     x = torch.randn(2, 3, 9, 7)
     assert torch.equal(model(x), F.avg_pool2d(x, (9, 7)).flatten(1))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_module_is_recomputed_through_its_children(net, x, reentrant):
+    stock = copy.deepcopy(net)
+    lifted(net)
+    gradients = []
+    for model in (stock, net):
+        y = x.clone().requires_grad_()
+        checkpoint(model, y, use_reentrant=reentrant).sum().backward()
+        gradients.append(y.grad)
+    assert torch.equal(*gradients)
+    ran = []
+    net.pool_2.register_forward_hook(lambda *args: ran.append(1))
+    checkpoint(net, x.clone().requires_grad_(), use_reentrant=reentrant).sum().backward()
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_call_inside_the_owner_is_refused(x, reentrant):
+    class Closure(nn.Module):
+        def forward(self, x):
+            return checkpoint(lambda x: F.max_pool2d(x, 2), x, use_reentrant=reentrant)
+
+    model = Closure()
+    lift(model, find_pools(model, (3, 32, 32)))
+    with pytest.raises(LiftError, match="checkpoint a whole module"):
+        model(x.requires_grad_())

@@ -5,9 +5,9 @@ Of the window's elements x_i, padding and -inf excluded:
     y = sum_i w_i x_i        w = softmax(beta x)        dy/dx_i = w_i (1 + beta (x_i - y))
 
 Everything is written in h_i = (x_i - m) / 2 with m the window's own maximum (its minimum for beta < 0). Halving keeps
-x_i - m finite for every finite input, t_i = 2 beta h_i is never positive, and y = m + 2 sum w_i h_i cannot leave the
-window's range. A window with +inf gives +inf, one with nothing but -inf gives -inf (both with gradient 0), and NaN
-gives NaN.
+x_i - m finite for every finite input, t_i = 2 beta h_i is never positive, and y = 2 (m / 2 + sum w_i h_i) cannot
+leave the window's range. A window with +inf gives +inf, one with nothing but -inf gives -inf (both with gradient 0),
+and NaN gives NaN.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def soft_pool_ref(
     """
     windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
     weights, _, half, centre, infinite = _weights(windows, beta)
-    y = centre + 2 * (weights * half).sum(-1)
+    y = 2 * (centre / 2 + (weights * half).sum(-1))  # halves: the sum alone may lie outside of the floats
     return torch.where(infinite, windows.detach().amax(-1), y).to(x.dtype)
 
 

@@ -288,7 +288,9 @@ def test_no_character_ends_a_command(encoding):
 
 
 def test_ctrl_c_is_130():
-    body = "print('ready', flush=True)\ntime.sleep(60)"
+    # A caller that runs in the background hands down an ignored SIGINT.
+    body = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    body += "print('ready', flush=True)\ntime.sleep(60)"
     process = subprocess.Popen(script(body), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"

@@ -121,6 +121,8 @@ def test_the_largest_floats_do_not_overflow():
     y.sum().backward()
     assert torch.equal(y, torch.full_like(y, largest))
     assert torch.equal(x.grad.flatten(), torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    mean = soft_pool1d(torch.tensor([[[largest] + [-largest] * 8]]), 9, beta=0.0)
+    torch.testing.assert_close(mean / largest, torch.full_like(mean, -7 / 9))
 
 
 def test_infinities_and_nan_are_as_in_max_pooling():
