@@ -23,11 +23,11 @@ struct Memory {
 };
 
 struct Tiling {
-    bool by_depth;                      // which dimension is cut: d or h
-    int64_t plane_size;                 // elements of an input plane
-    int64_t planes, chunk;              // planes of a tile, and its length in that dimension
+    bool by_depth;          // which dimension is cut: d or h
+    int64_t plane_size;     // elements of an input plane
+    int64_t planes, chunk;  // planes of a tile, and its length in that dimension
     int64_t plane_tiles, chunk_tiles;
-    int64_t depth, height;              // whole size of the region that is cut
+    int64_t depth, height;  // whole size of the region that is cut
 
     // Cuts planes of `depth` x `height` rows; `reach` is the least chunk whose halo is worth its cost.
     Tiling(const Problem& p, int64_t depth_, int64_t height_, int64_t reach)
@@ -46,7 +46,8 @@ struct Tiling {
     Tile tile(int64_t index, int64_t plane_count) const {
         const int64_t first = index / chunk_tiles * planes, begin = index % chunk_tiles * chunk;
         const Range cut{begin, least(begin + chunk, by_depth ? depth : height)};
-        return {{first, least(first + planes, plane_count)}, by_depth ? cut : Range{0, depth},
+        return {{first, least(first + planes, plane_count)},
+                by_depth ? cut : Range{0, depth},
                 by_depth ? Range{0, height} : cut};
     }
 };
@@ -83,8 +84,7 @@ class Driver {
     static int64_t backward_reach(const Axis& cut) { return 4 * cut.extent(); }
 
   public:
-    explicit Driver(const Problem& problem)
-        : p(is_whole(problem) ? as_one_row(problem) : problem), tiers(p), wide(p) {}
+    explicit Driver(const Problem& problem) : p(is_whole(problem) ? as_one_row(problem) : problem), tiers(p), wide(p) {}
 
     bool forward(const T* x, T* y, int64_t threads) const {
         const Tiling tiling(p, p.d.out, p.h.out, forward_reach(p.d.out > 1 ? p.d : p.h));
@@ -93,9 +93,10 @@ class Driver {
             const Tile tile = tiling.tile(index, p.planes);
             if (tiers.forward(x, y, tile, arena, !kWidens)) return;
             const int64_t chunk = small_chunk(tiling, forward_reach(tiling.by_depth ? p.d : p.h));
-            in_small_tiles(tile, tiling, chunk, wide.forward_bytes(tiling.planes, chunk, tiling.by_depth),
-                           [&](const Tile& part, Arena own) { return wide.forward(x, y, part, own, false); },
-                           [&](const Tile& part) { tiers.forward(x, y, part, arena, true); });
+            in_small_tiles(
+                tile, tiling, chunk, wide.forward_bytes(tiling.planes, chunk, tiling.by_depth),
+                [&](const Tile& part, Arena own) { return wide.forward(x, y, part, own, false); },
+                [&](const Tile& part) { tiers.forward(x, y, part, arena, true); });
         });
     }
 
@@ -106,9 +107,10 @@ class Driver {
             const Tile tile = tiling.tile(index, p.planes);
             if (tiers.backward(g, x, dx, tile, arena, !kWidens)) return;
             const int64_t chunk = small_chunk(tiling, backward_reach(tiling.by_depth ? p.d : p.h));
-            in_small_tiles(tile, tiling, chunk, wide.backward_bytes(tiling.planes, chunk, tiling.by_depth),
-                           [&](const Tile& part, Arena own) { return wide.backward(g, x, dx, part, own, false); },
-                           [&](const Tile& part) { tiers.backward(g, x, dx, part, arena, true); });
+            in_small_tiles(
+                tile, tiling, chunk, wide.backward_bytes(tiling.planes, chunk, tiling.by_depth),
+                [&](const Tile& part, Arena own) { return wide.backward(g, x, dx, part, own, false); },
+                [&](const Tile& part) { tiers.backward(g, x, dx, part, arena, true); });
         });
     }
 

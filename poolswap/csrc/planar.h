@@ -124,8 +124,8 @@ int64_t planar_forward_bytes(const Problem& p) {
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
-bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
-                    Arena arena) {
+POOLSWAP_ONCE bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs,
+                                  const Shift<F>& shift, Arena arena) {
     RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
     const ColumnSums<F> sums[2] = {{arena, p.w}, {arena, p.w}};
     // Each row is summed along when the next one has been summed down: loads that straddle two stores would have to

@@ -7,7 +7,9 @@
 namespace poolswap::POOLSWAP_ISA {
 
 inline bool planar_pairs_fit(const Problem& p, int lanes) {
-    const auto pairs = [](const Axis& a) { return a.kernel == 2 && a.stride == 2 && a.padding == 0 && 2 * a.out <= a.in; };
+    const auto pairs = [](const Axis& a) {
+        return a.kernel == 2 && a.stride == 2 && a.padding == 0 && 2 * a.out <= a.in;
+    };
     const bool dense = p.h.dilation == 1 && p.w.dilation == 1;
     return p.d.in == 1 && p.d.out == 1 && p.d.kernel == 1 && pairs(p.h) && pairs(p.w) && dense && p.w.out >= lanes;
 }
@@ -50,7 +52,8 @@ class PlanarPairs {
 };
 
 template <bool kCentred, class F>
-bool planar_pairs_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift) {
+POOLSWAP_ONCE bool planar_pairs_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs,
+                                        const Shift<F>& shift) {
     PlanarPairs<kCentred, F, kForwardRange<F>> pool(shift);
     const Vec<F> centre = fill<F>(shift.centre);
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)
@@ -69,8 +72,8 @@ bool planar_pairs_forward(const Problem& p, View<const F> x, View<F> y, const Ti
 
 // See planar_backward.h for p, q and the formula.
 template <bool kCentred, class F>
-bool planar_pairs_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& outputs,
-                           const Tile& own, const Shift<F>& shift, Arena arena) {
+POOLSWAP_ONCE bool planar_pairs_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
+                                         const Tile& outputs, const Tile& own, const Shift<F>& shift, Arena arena) {
     constexpr int kCount = Lanes<F>::kCount;
     PlanarPairs<kCentred, F, kBackwardRange<F>> pool(shift);
     GradientWitness<F> witness;
@@ -90,7 +93,8 @@ bool planar_pairs_backward(const Problem& p, View<const F> x, View<const F> g, V
                                  const Vec<F> grad = load(grads + j), inverse = F(1) / sum, share = grad * inverse;
                                  const Vec<F> part = share * (moment * inverse);
                                  seen.add(grad);
-                                 const Vec<F> p_[2] = {interleaved_low<F>(share, share), interleaved_high<F>(share, share)};
+                                 const Vec<F> p_[2] = {interleaved_low<F>(share, share),
+                                                       interleaved_high<F>(share, share)};
                                  const Vec<F> q_[2] = {interleaved_low<F>(part, part), interleaved_high<F>(part, part)};
                                  for (int k = 0; k < 2; ++k) {
                                      const int64_t at = 2 * j + k * kCount;

@@ -12,7 +12,8 @@ inline bool planar_same_fits(const Problem& p, int lanes) {
         return a.kernel == 3 && a.stride == 1 && a.padding == 1 && a.dilation == 1 && a.out == a.in;
     };
     const int64_t size = p.h.in * p.w.in;
-    return p.d.in == 1 && p.d.out == 1 && p.d.kernel == 1 && same(p.h) && same(p.w) && size >= lanes && size <= kSmallTile;
+    return p.d.in == 1 && p.d.out == 1 && p.d.kernel == 1 && same(p.h) && same(p.w) && size >= lanes &&
+           size <= kSmallTile;
 }
 
 template <bool kCentred, class F, int kRange>
@@ -77,8 +78,8 @@ class PlanarSame {
   public:
     PlanarSame(const Problem& p, const Shift<F>& shift, Arena arena)
         : width(p.w.in), size(p.h.in * p.w.in), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)),
-          terms(arena, width, size), columns(arena, width, size), left(arena.take<F>(size)),
-          right(arena.take<F>(size)), kept(arena.take<F>(size)) {
+          terms(arena, width, size), columns(arena, width, size), left(arena.take<F>(size)), right(arena.take<F>(size)),
+          kept(arena.take<F>(size)) {
         set_all(left, F(1), size);
         set_all(right, F(1), size);
         for (int64_t row = 0; row < size; row += width) left[row] = right[row + width - 1] = 0;
@@ -123,8 +124,8 @@ class PlanarSame {
 };
 
 template <bool kCentred, class F>
-bool planar_same_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift,
-                         Arena arena) {
+POOLSWAP_ONCE bool planar_same_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile,
+                                       const Shift<F>& shift, Arena arena) {
     PlanarSame<kCentred, F, kForwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         pool.forward(x.at(plane, 0, 0), y.at(plane, 0, 0));
@@ -134,8 +135,8 @@ bool planar_same_forward(const Problem& p, View<const F> x, View<F> y, const Til
 }
 
 template <bool kCentred, class F>
-bool planar_same_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
-                          const Shift<F>& shift, Arena arena) {
+POOLSWAP_ONCE bool planar_same_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
+                                        const Tile& tile, const Shift<F>& shift, Arena arena) {
     PlanarSame<kCentred, F, kBackwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         if (!pool.backward(x.at(plane, 0, 0), g.at(plane, 0, 0), dx.at(plane, 0, 0), shift.beta)) return false;

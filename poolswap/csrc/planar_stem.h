@@ -85,8 +85,8 @@ int64_t planar_stem_bytes(const Problem& p) {
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
-bool planar_stem_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
-                         Arena arena) {
+POOLSWAP_ONCE bool planar_stem_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs,
+                                       const Shift<F>& shift, Arena arena) {
     RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
     const StemRow<F> row(arena, p.w);
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)

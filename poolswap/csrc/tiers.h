@@ -45,10 +45,11 @@ struct Tiers {
         const Axis& cut = by_depth ? p.d : p.h;
         const int64_t length = least(cut.in, chunk + 2 * (cut.extent() - 1));
         const int64_t outputs = least(cut.out, ceil_div(chunk + cut.extent() - 1, cut.stride) + 1);
-        const int64_t fast = whole   ? whole_bytes()
-                             : same  ? PlanarSame<false, F, kBackwardRange<F>>::bytes(p)
-                             : kLast ? most(ChannelsLastGradient<false, F>::bytes(p), ChannelsLastPairs<false, F>::bytes(p))
-                                     : planar_backward_bytes<F>(p);
+        const int64_t fast = whole  ? whole_bytes()
+                             : same ? PlanarSame<false, F, kBackwardRange<F>>::bytes(p)
+                             : kLast
+                                 ? most(ChannelsLastGradient<false, F>::bytes(p), ChannelsLastPairs<false, F>::bytes(p))
+                                 : planar_backward_bytes<F>(p);
         return input(nullptr).bytes(planes, by_depth ? length : p.d.in, by_depth ? p.h.in : length) +
                input(nullptr).bytes(planes, by_depth ? chunk : p.d.in, by_depth ? p.h.in : chunk) +
                output(nullptr).bytes(planes, by_depth ? outputs : p.d.out, by_depth ? p.h.out : outputs) +
@@ -57,13 +58,13 @@ struct Tiers {
 
     // Pools the windows `outputs`. Where no shared shift is safe: by the windows' maxima if `anyhow`, else false.
     bool forward(const T* x_data, T* y_data, const Tile& outputs, Arena arena, bool anyhow) const {
-        if (!regular && !anyhow) return false;
+        if (!(kFused && regular) && !anyhow) return false;
         const Tensor<T, F> x = input(x_data), y = output(y_data);
         const Tile inputs{outputs.planes, p.d.inputs_of(outputs.d), p.h.inputs_of(outputs.h)};
         const View<F> from = x.view(inputs, arena), to = y.view(outputs, arena);
         x.fetch(inputs, from);
         const View<const F> seen = constant(from);
-        const auto pool = [&](const Shift<F>& shift, auto centred) {
+        [[maybe_unused]] const auto pool = [&](const Shift<F>& shift, auto centred) {
             constexpr bool kCentred = centred();
             if constexpr (kLast)
                 return whole ? whole_images_forward<kCentred>(p, seen, to, outputs, shift, arena)
@@ -75,7 +76,9 @@ struct Tiers {
                        : stem  ? planar_stem_forward<kCentred>(p, seen, to, outputs, shift, arena)
                                : planar_forward<kCentred>(p, seen, to, outputs, shift, arena);
         };
-        if (!(regular && with_shared_shift(seen, inputs, kForwardRange<F>, false, pool))) {
+        bool done = false;
+        if constexpr (kFused) done = regular && with_shared_shift(seen, inputs, kForwardRange<F>, false, pool);
+        if (!done) {
             if (!anyhow) return false;
             window_max_forward<kLast>(p, seen, to, outputs, arena);
         }
@@ -85,7 +88,7 @@ struct Tiers {
 
     // The same for the gradient of the inputs `own`.
     bool backward(const T* g_data, const T* x_data, T* dx_data, const Tile& own, Arena arena, bool anyhow) const {
-        if (!gradient_fits && !anyhow) return false;
+        if (!(kFused && gradient_fits) && !anyhow) return false;
         const Tensor<T, F> g = output(g_data), x = input(x_data), dx = input(dx_data);
         const Tile outputs{own.planes, p.d.outputs_of(own.d), p.h.outputs_of(own.h)};
         const Tile inputs{own.planes, p.d.inputs_of(outputs.d), p.h.inputs_of(outputs.h)};
@@ -104,7 +107,7 @@ struct Tiers {
         const View<const F> seen = constant(from), given = constant(grad);
         x.fetch(inputs, from);
         g.fetch(outputs, grad);
-        const auto pool = [&](const Shift<F>& shift, auto centred) {
+        [[maybe_unused]] const auto pool = [&](const Shift<F>& shift, auto centred) {
             constexpr bool kCentred = centred();
             if constexpr (kLast)
                 return whole   ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
@@ -116,7 +119,9 @@ struct Tiers {
                        : pairs ? planar_pairs_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena)
                                : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);
         };
-        if (!(gradient_fits && with_shared_shift(seen, inputs, kBackwardRange<F>, true, pool))) {
+        bool done = false;
+        if constexpr (kFused) done = gradient_fits && with_shared_shift(seen, inputs, kBackwardRange<F>, true, pool);
+        if (!done) {
             if (!anyhow) return false;
             clear();
             window_max_backward<kLast>(p, seen, given, to, outputs, own, arena);
@@ -127,8 +132,8 @@ struct Tiers {
 
   private:
     Tensor<T, F> input(const T* data) const {
-        return {const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount,
-                same};
+        return {
+            const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount, same};
     }
     Tensor<T, F> output(const T* data) const {
         const int64_t least_run = kLast ? p.channels : whole ? Lanes<F>::kCount : p.w.out;
@@ -159,12 +164,14 @@ struct Tiers {
     // Calls fn(shift, whether it is centred) with one shift for the tile, then with another; false if neither is safe.
     template <class Fn>
     bool with_shared_shift(const View<const F>& x, const Tile& inputs, int range, bool always_centred, Fn&& fn) const {
+        // In double, where a subtraction more does not matter, all are centred: half the code.
+        using MaybeCentred = std::bool_constant<sizeof(F) == 8>;
         Shift<F> shift(p.beta);
-        if (shift.worth_trying() && fn(shift, std::false_type{})) return true;
+        if (shift.worth_trying() && fn(shift, MaybeCentred{})) return true;
         const Extremes<F> extremes = extremes_of(x, inputs);
         if (!extremes.finite() || !shift.centre_on(extremes.lowest(), extremes.highest(), range, always_centred))
             return false;
-        return shift.centre == F(0) ? fn(shift, std::false_type{}) : fn(shift, std::true_type{});
+        return shift.centre == F(0) ? fn(shift, MaybeCentred{}) : fn(shift, std::true_type{});
     }
 };
 

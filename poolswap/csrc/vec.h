@@ -10,6 +10,7 @@
 #endif
 #define POOLSWAP_INLINE inline __attribute__((always_inline))
 #define POOLSWAP_LAMBDA __attribute__((always_inline))
+#define POOLSWAP_ONCE __attribute__((noinline))  // one copy for all element types that are computed alike
 
 #if defined(POOLSWAP_VECTOR_BYTES)
 #elif defined(__AVX512F__)
@@ -22,6 +23,7 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
+// Without fused multiply-add x * slope would be rounded before the shift is taken off, and no shared shift is safe.
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 constexpr bool kFused = true;
 #else
