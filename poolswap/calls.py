@@ -87,9 +87,9 @@ class PoolingCall:
     returns_indices: bool = False
     divisor_override: int | None = None
 
-    def covers(self, x: Tensor) -> bool:
-        """Whether the window is x's whole map."""
-        return self.geometry is not None and tuple(x.shape[-self.dims :]) == self.geometry.kernel_size
+    def covers(self, shape: Sequence[int]) -> bool:
+        """Whether the window is the whole map of an input of this shape."""
+        return self.geometry is not None and tuple(shape[-self.dims :]) == self.geometry.kernel_size
 
     def __str__(self) -> str:
         """Geometry, grid or axes in short form."""

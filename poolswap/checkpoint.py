@@ -23,11 +23,11 @@ import poolswap
 from poolswap.errors import InputError, PoolswapError
 from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint, fingerprint
-from poolswap.inputs import LARGEST_INPUT, Example
+from poolswap.inputs import LARGEST_INPUT, Example, floating_tensor
 from poolswap.models import ModelSpec, build, create_model
 from poolswap.plan import Plan
 from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.swap import restore, swap_pools
 from poolswap.weights import load_into
 
 FORMAT = 1
@@ -192,21 +192,10 @@ def verify_checkpoint(path: Path | str, *, tolerance: float = TOLERANCE, trust_c
     stored ones within `tolerance` (relative). Raises InputError for a file that cannot be loaded at all.
     """
     model, manifest = load_checkpoint(path, trust_code=trust_code)
-    state = model.state_dict()
-    sound = _digest(state) == manifest.sha256
-    detail = f"{len(state)} tensors, " + (
-        "unchanged since they were saved" if sound else "changed since they were saved"
-    )
-    checks = [Check(name="file", ok=sound, detail=detail)]
-    checks.append(_check_plan(manifest))
-    stored = manifest.fingerprint
-    seen = fingerprint(model, manifest.model.input_size, seed=stored.seed, batch=stored.batch)
-    distance = seen.distance(stored)
-    exact = "bit-identical" if seen.sha256 == stored.sha256 else f"relative difference {distance:.1e}"
-    same_input = seen.input_sha256 == stored.input_sha256
-    detail = exact if same_input else "the recipe gives another input with this version of torch"
-    checks.append(Check(name="fingerprint", ok=same_input and distance <= tolerance, detail=detail))
-    return Verification(path=str(path), checks=tuple(checks), manifest=manifest)
+    tensors, outputs = _check_tensors(model, manifest), _check_outputs(model, manifest, tolerance)
+    restore(model)  # the plan is held against the stock model
+    checks = tensors, _check_plan(model, manifest), outputs
+    return Verification(path=str(path), checks=checks, manifest=manifest)
 
 
 def versions() -> dict[str, str]:
@@ -220,10 +209,27 @@ def versions() -> dict[str, str]:
     }
 
 
-def _check_plan(manifest: Manifest) -> Check:
+def _check_tensors(model: nn.Module, manifest: Manifest) -> Check:
+    state = model.state_dict()
+    sound = _digest(state) == manifest.sha256
+    detail = f"{len(state)} tensors, {'unchanged' if sound else 'changed'} since they were saved"
+    return Check(name="file", ok=sound, detail=detail)
+
+
+def _check_outputs(model: nn.Module, manifest: Manifest, tolerance: float) -> Check:
+    stored = manifest.fingerprint
+    seen = fingerprint(model, manifest.model.input_size, seed=stored.seed, batch=stored.batch)
+    distance = seen.distance(stored)
+    exact = "bit-identical" if seen.sha256 == stored.sha256 else f"relative difference {distance:.1e}"
+    same_input = seen.input_sha256 == stored.input_sha256
+    detail = exact if same_input else "the recipe gives another input with this version of torch"
+    return Check(name="fingerprint", ok=same_input and distance <= tolerance, detail=detail)
+
+
+def _check_plan(stock: nn.Module, manifest: Manifest) -> Check:
     spec = manifest.model
     try:
-        sites = {site.path: site for site in find_pools(build(spec), spec.input_size)}
+        sites = {site.path: site for site in find_pools(stock, spec.input_size)}
     except PoolswapError as error:
         return Check(name="plan", ok=False, detail=error.message)
     wrong = [
@@ -323,5 +329,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _dtype(model: nn.Module) -> Any:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return str(dtype).removeprefix("torch.")
+    like = floating_tensor(model)
+    return str(torch.float32 if like is None else like.dtype).removeprefix("torch.")

@@ -16,6 +16,11 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, in one line: its first, or its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class PoolswapError(Exception):
     """A failure that its reader can act on: `message` says what is wrong in one line, `hint` what to do next."""
 

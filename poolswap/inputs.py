@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -61,9 +62,15 @@ def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
+def floating_tensor(model: nn.Module) -> Tensor | None:
+    """The first floating point parameter or buffer, which tells the model's device and dtype; None without any."""
+    return next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
+
+
 def fitted(model: nn.Module, inputs: Inputs) -> Inputs:
     """The inputs on the model's device, floating point ones in its dtype."""
-    like = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), torch.empty(0))
+    like = floating_tensor(model)
+    like = torch.empty(0) if like is None else like
 
     def send(value: Any) -> Any:
         if not isinstance(value, Tensor):

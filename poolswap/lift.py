@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,20 @@ from poolswap.sites import PoolSite
 
 class LiftError(RuntimeError):
     """A lifted owner pools in a way that its children cannot stand for."""
+
+
+@dataclass(frozen=True)
+class _Lifting:
+    """What a lifted owner knows: by mode, which child each of its own calls goes to; by child, the windows found."""
+
+    calls: Mapping[bool, Mapping[int, str]]
+    found: Mapping[str, PoolingCall | None]  # None where the whole map is pooled, whatever its size
+
+
+def _lifting_of(owner: nn.Module) -> _Lifting:
+    lifting: Any = owner._lifting
+    known: _Lifting = lifting
+    return known
 
 
 def lift(model: nn.Module, sites: Iterable[PoolSite]) -> list[str]:
@@ -51,15 +66,16 @@ def lift(model: nn.Module, sites: Iterable[PoolSite]) -> list[str]:
 
 def unlift(owner: nn.Module) -> None:
     """Give a lifted owner its own class back and take its children away."""
-    for name in list(owner._pool_children):  # type: ignore[arg-type]
+    lifting = _lifting_of(owner)
+    for name in lifting.found:
         delattr(owner, name)
     owner.__class__ = type(owner).__mro__[1]
-    del owner._pool_children, owner._pool_calls
+    del vars(owner)["_lifting"]
 
 
 def is_lifted(module: nn.Module) -> bool:
     """Whether the module's functional pooling calls run through children."""
-    return "_pool_calls" in vars(module)
+    return "_lifting" in vars(module)
 
 
 def watch(model: nn.Module) -> None:
@@ -93,8 +109,8 @@ def _lift_owner(owner: nn.Module, sites: Mapping[str, PoolSite]) -> None:
                 calls[training][index] = name
     if any(site.train_call is None and site.only is None for site in children.values()):
         calls[True] = calls[False]  # train mode could not be probed; a call out of order will be noticed
-    owner._pool_children = {name: site.call if site.scope == "window" else None for name, site in children.items()}  # type: ignore[assignment]
-    owner._pool_calls = calls  # type: ignore[assignment]
+    found = {name: site.call if site.scope == "window" else None for name, site in children.items()}
+    vars(owner)["_lifting"] = _Lifting(calls, found)
     owner.__class__ = _lifted_class(type(owner))
 
 
@@ -132,7 +148,7 @@ class _OwnCalls(TorchFunctionMode):
     def __init__(self, owner: nn.Module) -> None:
         super().__init__()
         self.owner = owner
-        self.names: dict[int, str] = owner._pool_calls[owner.training]  # type: ignore[index, assignment]
+        self.names = _lifting_of(owner).calls[owner.training]
         self.below = 0  # how many modules below the owner are running
         self.index = 0
 
@@ -165,8 +181,8 @@ class _OwnCalls(TorchFunctionMode):
     ) -> None:
         """Windows must be those that were found at this place; whole-map calls may depend on the input size."""
         call = read_call(BY_FUNCTION[func], args, kwargs)
-        found: PoolingCall | None = self.owner._pool_children[name] if name else None  # type: ignore[index, assignment]
-        whole = call is None or call.geometry is None or call.covers(call_input(args, kwargs))
+        found = _lifting_of(self.owner).found[name] if name else None
+        whole = call is None or call.geometry is None or call.covers(call_input(args, kwargs).shape)
         if call == found or (whole and found is None):
             return
         mode = "train" if self.owner.training else "eval"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 from poolswap.names import Source, resolve
 from poolswap.torchvision_models import (
     build_torchvision,
@@ -172,7 +172,7 @@ def _make(
                 raise
             shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
             raise InputError(
-                f"{spec.reference} cannot be built with {shown}: {_first_line(error)}", "check these arguments"
+                f"{spec.reference} cannot be built with {shown}: {first_line(error)}", "check these arguments"
             ) from error
 
 
@@ -198,12 +198,12 @@ def _pretrained(spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str | None]:
         raise
     except OSError as error:
         raise InputError(
-            f"the pretrained weights of {spec.reference} cannot be had: {_first_line(error)}",
+            f"the pretrained weights of {spec.reference} cannot be had: {first_line(error)}",
             "go online once to fill the cache, or give a file with --checkpoint FILE",
         ) from error
     except Exception as error:
         raise InputError(
-            f"the pretrained weights of {spec.reference} do not load: {_first_line(error)}",
+            f"the pretrained weights of {spec.reference} do not load: {first_line(error)}",
             "leave out what changes the architecture; if that is nothing, the cached file is damaged: delete it",
         ) from error
 
@@ -246,7 +246,3 @@ def _are_sides(values: Sequence[Any]) -> bool:
 
 def _with(spec: ModelSpec, **changes: Any) -> ModelSpec:
     return spec.model_copy(update=changes)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, fitted, make_inputs
 
 _KERNELS = (
@@ -170,7 +170,7 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
                 name = type(model).__name__
                 shape = ",".join(map(str, input_size))
                 raise InputError(
-                    f"{name} cannot run on an input of size {shape}: {_first_line(error)}",
+                    f"{name} cannot run on an input of size {shape}: {first_line(error)}",
                     "give the size it was made for with --input-size C,H,W (input_size=), or an example input",
                 ) from error
         try:
@@ -248,7 +248,3 @@ def _map_size(value: Any) -> int:
     if isinstance(value, Tensor) and value.dim() >= 4 and not isinstance(value, nn.Parameter):
         return value.numel()
     return 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

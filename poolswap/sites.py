@@ -152,9 +152,8 @@ def scope_of(event: Event) -> Scope | None:
         return "window"
     if call.geometry is None:
         return "global" if event.head else None
-    spatial, pooled = event.input_shape[-call.dims :], event.output_shape[-call.dims :]
-    covers = call.op == "avg" and set(pooled) == {1} and call.geometry.kernel_size == spatial
-    if covers and math.prod(spatial) >= _SMALLEST_MAP:
+    averages_map = call.op == "avg" and call.covers(event.input_shape) and set(event.output_shape[-call.dims :]) == {1}
+    if averages_map and math.prod(call.geometry.kernel_size) >= _SMALLEST_MAP:
         return "global" if event.head else None
     return "window"
 

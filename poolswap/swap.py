@@ -10,6 +10,7 @@ from torch import nn
 
 from poolswap.calls import is_pool_module, windows_of
 from poolswap.errors import InputError
+from poolswap.inputs import floating_tensor
 from poolswap.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.nn.registry import find_operator
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
@@ -53,7 +54,7 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
     for path, new in replacements.items():
         old = model.get_submodule(path)
         new.train(old.training)
-        new._replaced = (old,)  # type: ignore[assignment]  # in a tuple, so that it is no submodule
+        vars(new)["_replaced"] = old  # not an attribute of the module: it would become a submodule
         _put(model, old, new)
         parameters = sum(p.numel() for p in new.parameters())
         swapped.append(Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters))
@@ -64,8 +65,8 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
 def restore(model: nn.Module) -> None:
     """Undo every swap and every lift of the model, in place: the modules that were replaced come back themselves."""
     for module in list(model.modules()):
-        if "_replaced" in vars(module):
-            (old,) = module._replaced  # type: ignore[misc]
+        old: nn.Module | None = vars(module).get("_replaced")
+        if old is not None:
             old.train(module.training)
             _put(model, module, old)
     for module in list(model.modules()):
@@ -128,16 +129,16 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _neighbour(model: nn.Module, path: str) -> torch.Tensor | None:
-    """A floating point parameter near the path, whose device and dtype the replacement takes."""
+    """A floating point tensor near the path, whose device and dtype the replacement takes."""
     while path:
         path = path.rpartition(".")[0]
         try:
             around = model.get_submodule(path)
         except AttributeError:
             continue
-        for tensor in (*around.parameters(), *around.buffers()):
-            if tensor.is_floating_point():
-                return tensor
+        like = floating_tensor(around)
+        if like is not None:
+            return like
     return None
 
 

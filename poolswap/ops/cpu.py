@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from poolswap.ops import reference
+from poolswap.ops.layout import layout_of
 from poolswap.ops.reference import Sizes
 
 _LIBRARY = "_soft_pool_cpu.so"
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Call(NamedTuple):
@@ -75,17 +75,14 @@ def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) 
 
 
 def _call(x: Tensor, windows: tuple[Sizes, ...]) -> Call:
-    contiguous = x.is_contiguous()
-    last = _CHANNELS_LAST.get(x.dim())
-    channels_last = not contiguous and last is not None and x.is_contiguous(memory_format=last)
-    return _describe(x.dtype, x.shape, channels_last, *map(tuple, windows))
+    return _describe(x.dtype, x.shape, layout_of(x), *map(tuple, windows))
 
 
 @lru_cache(maxsize=1024)
 def _describe(
     dtype: torch.dtype,
     shape: tuple[int, ...],
-    channels_last: bool,
+    result: torch.memory_format,
     kernel_size: tuple[int, ...],
     stride: tuple[int, ...],
     padding: tuple[int, ...],
@@ -95,7 +92,7 @@ def _describe(
     dims = len(kernel_size)
     leading, spatial = shape[: len(shape) - dims], shape[len(shape) - dims :]
     axes = list(zip(spatial, output_size, kernel_size, stride, padding, dilation, strict=True))
-    result = _CHANNELS_LAST[len(shape)] if channels_last else torch.contiguous_format
+    channels_last = result is not torch.contiguous_format
     # Dimensions between the channels and the pooled ones are axes with windows of one element.
     between = [(n, n, 1, 1, 0, 1) for n in leading[2:]]
     if channels_last and len(leading) >= 2 and len(between) + dims <= 3:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poolswap.ops.layout import layout_of
+
 Sizes = Sequence[int]
 
 # exp() of this is 0 in every dtype. Clamping the exponent here keeps 0 * t at 0.
@@ -45,7 +47,9 @@ def soft_pool_ref(
     return torch.where(infinite, windows.detach().amax(-1), y).to(x.dtype)
 
 
-forward = soft_pool_ref
+def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    """`soft_pool_ref` in x's layout."""
+    return soft_pool_ref(x, beta, *windows).contiguous(memory_format=layout_of(x))
 
 
 def backward(
@@ -69,7 +73,8 @@ def backward(
     share = _compute(grad).unsqueeze(-1) * weights * (1 + exponent - mean)
     share = torch.where(infinite.unsqueeze(-1), 0.0, share)
     spatial = x.shape[-len(kernel_size) :]
-    return _fold(share, spatial, kernel_size, stride, padding, dilation, output_size).to(x.dtype)
+    total = _fold(share, spatial, kernel_size, stride, padding, dilation, output_size)
+    return total.to(x.dtype).contiguous(memory_format=layout_of(x))
 
 
 def backward_beta(

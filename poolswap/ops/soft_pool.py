@@ -14,6 +14,7 @@ from torch import Tensor
 
 from poolswap.ops import reference
 from poolswap.ops.backend import implementation
+from poolswap.ops.layout import empty_output
 from poolswap.ops.reference import Sizes
 
 _WINDOWS = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
@@ -47,31 +48,16 @@ def soft_pool(
         return operator(x, beta, *windows)  # type: ignore[no-any-return]
 
 
-def empty_output(x: Tensor, output_size: Sizes) -> Tensor:
-    """Uninitialised output in x's layout: channels_last in, channels_last out; contiguous otherwise."""
-    shape = (*x.shape[: x.dim() - len(output_size)], *output_size)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
-
-
-def layout_of(x: Tensor) -> torch.memory_format:
-    """channels_last where x is laid out so and not contiguous as well; contiguous otherwise."""
-    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    layout = layouts.get(x.dim(), torch.contiguous_format)
-    if x.is_contiguous() or not x.is_contiguous(memory_format=layout):
-        return torch.contiguous_format
-    return layout
-
-
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     forward, _ = implementation(x.device.type)
-    return forward(x, beta, *windows).contiguous(memory_format=layout_of(x))
+    return forward(x, beta, *windows)
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
 def _backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     _, backward = implementation(x.device.type)
-    return backward(grad, x, y, beta, *windows).contiguous(memory_format=layout_of(x))
+    return backward(grad, x, y, beta, *windows)
 
 
 @torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,10 @@ class Case:
 def cases(draw: st.DrawFn, dims: tuple[int, ...] = (1, 2, 2, 3)) -> Case:
     """Windows of every shape; the kernel's specialised ones (3/2, 3/1, 2/2, global) often."""
     n = draw(st.sampled_from(dims))
-    ints = lambda choices: st.lists(st.sampled_from(choices), min_size=n, max_size=n)  # noqa: E731
+
+    def ints(choices: list[int]) -> st.SearchStrategy[list[int]]:
+        return st.lists(st.sampled_from(choices), min_size=n, max_size=n)
+
     size = tuple(draw(ints([1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 40] if n < 3 else [1, 2, 3, 5, 8, 17])))
     leading = draw(st.sampled_from([(1,), (3,), (2, 3), (1, 16), (2, 33), (2, 2, 2), (70,)]))
     layout = draw(st.sampled_from(["contiguous", "channels_last", "strided"]))
@@ -258,6 +262,6 @@ def test_forked_workers_do_not_hang() -> None:
 
 def test_shares_the_openmp_runtime_of_torch() -> None:
     soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1)
-    with open("/proc/self/maps") as maps:  # noqa: PTH123
-        runtimes = {line.split()[-1] for line in maps if "libgomp" in line}
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    runtimes = {line.split()[-1] for line in maps if "libgomp" in line}
     assert len(runtimes) <= 1, runtimes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def beta(value: float = 1.0, **options: object) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64, **options)  # type: ignore[arg-type]
+def beta(value: float = 1.0, **options: Any) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, **options)
 
 
 WINDOWS = ([3, 2], [2, 1], [1, 0], [1, 2], [3, 3])

@@ -96,7 +96,10 @@ VALUES = {"moderate": lambda x: x, "hostile": hostile, "infinite": infinite}
 def cases(draw: st.DrawFn) -> Case:
     """Windows of every shape; the commonest ones often, and ones for every kernel."""
     dims = draw(st.sampled_from([1, 2, 2, 3]))
-    ints = lambda choices: st.lists(st.sampled_from(choices), min_size=dims, max_size=dims)  # noqa: E731
+
+    def ints(choices: list[int]) -> st.SearchStrategy[list[int]]:
+        return st.lists(st.sampled_from(choices), min_size=dims, max_size=dims)
+
     size = tuple(draw(ints([1, 2, 3, 5, 8, 11, 16] if dims < 3 else [1, 2, 3, 5, 6])))
     common = draw(st.sampled_from([(3, 2, 1), (3, 1, 1), (2, 2, 0), (3, 3, 0), (6, 2, 3), "global", None, None]))
     ceil = draw(st.booleans())

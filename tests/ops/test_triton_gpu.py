@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,9 +29,9 @@ def pool(x: Tensor) -> Tensor:
     return soft_pool2d(x, 3, 2, 1)
 
 
-def gradient(function: object, x: Tensor) -> Tensor:
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
-    return torch.autograd.grad(function(x).float().square().sum(), x)[0]  # type: ignore[operator]
+    return torch.autograd.grad(function(x).float().square().sum(), x)[0]
 
 
 def test_compile_traces_a_gpu_model_without_one() -> None:

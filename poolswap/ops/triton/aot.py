@@ -16,7 +16,7 @@ from triton.compiler.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
 from poolswap.geometry import Geometry
-from poolswap.ops.soft_pool import empty_output
+from poolswap.ops.layout import empty_output
 from poolswap.ops.triton.launch import WARPS, Call, Launch
 from poolswap.ops.triton.windows import Windows
 

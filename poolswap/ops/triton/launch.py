@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from poolswap.ops.layout import empty_output, layout_of
 from poolswap.ops.reference import Sizes
-from poolswap.ops.soft_pool import empty_output, layout_of
 from poolswap.ops.triton import kernels
 from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two
 
