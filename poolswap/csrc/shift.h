@@ -10,7 +10,7 @@ namespace poolswap::POOLSWAP_ISA {
 template <class F>
 constexpr int kForwardRange = sizeof(F) == 4 ? 64 : 512;
 template <class F>
-constexpr int kBackwardRange = sizeof(F) == 4 ? 16 : 64;
+constexpr int kBackwardRange = sizeof(F) == 4 ? 8 : 64;
 
 // e = exp(beta x) 2^-c, and x is counted from `centre`.
 template <class F>

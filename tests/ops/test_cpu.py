@@ -160,7 +160,9 @@ def test_finite_for_every_finite_input(case: Case, offset: float, spread: float,
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases(), st.sampled_from([0.1, 1.0, 3.7]), st.sampled_from([0.0, 37.0, -200.0]), st.sampled_from([5.2, 10.5, 40.0]))
+@given(
+    cases(), st.sampled_from([0.1, 1.0, 3.7]), st.sampled_from([0.0, 37.0, -200.0]), st.sampled_from([5.2, 10.5, 40.0])
+)
 @example(Case(Geometry.make(2, 3, 2, 1), (15, 16), (1, 16)), 0.1, 0.0, 5.2)
 @example(Case(Geometry.make(2, 15, 1), (15, 15), (1, 16)), 0.1, 0.0, 10.5)
 def test_a_shared_shift_keeps_the_digits_of_both_ends_of_its_range(
