@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import convert, env, errors, images, inspect, operators, verify
+from poolswap.cli import bench, convert, env, errors, images, inspect, operators, verify
 from poolswap.cli.backend import BackendName, using, with_backend_option
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
@@ -23,11 +23,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify.verify,
     "operators": operators.operators,
     "images": images.images,
+    "bench": bench.bench,
     "env": env.env,
 }
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset({"convert", "verify", "images"})
+COMPUTING = frozenset({"convert", "verify", "images", "bench"})
 
 app = typer.Typer(
     name="poolswap",

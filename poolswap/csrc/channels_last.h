@@ -40,9 +40,7 @@ struct ColumnCarry {
         : data(arena.take<Sums<F>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
           pitch(piece_count<F>(p.channels)) {}
     static int64_t slot_count(const Problem& p) { return power_of_two(p.w.extent()); }
-    static int64_t bytes(const Problem& p) {
-        return Arena::bytes<Sums<F>>(slot_count(p) * piece_count<F>(p.channels));
-    }
+    static int64_t bytes(const Problem& p) { return Arena::bytes<Sums<F>>(slot_count(p) * piece_count<F>(p.channels)); }
 
     POOLSWAP_INLINE Sums<F>* at(int64_t column) const { return data + (column & (slots - 1)) * pitch; }
 };
@@ -98,8 +96,8 @@ POOLSWAP_INLINE void any_window(const Group& group, Exp& exp, Vec<F> centre, con
 
 // Calls fn(j)(piece, v, sum, moment) with the sums of every window j of a row, for channels v.. of it.
 template <bool kCentred, class F, class Group, class Exp, class Fn>
-POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p, const ColumnCarry<F>& carry,
-                              Fn&& fn) {
+POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p,
+                              const ColumnCarry<F>& carry, Fn&& fn) {
     const Axis w = p.w;
     const bool dense = w.dilation == 1;
     const int64_t channels = p.channels;
@@ -124,14 +122,14 @@ POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const
 
 template <class F>
 int64_t channels_last_forward_bytes(const Problem& p) {
-    return RowRing<F, kForwardRange, false>::bytes(p) + ColumnCarry<F>::bytes(p);
+    return RowRing<F, kForwardRange<F>, false>::bytes(p) + ColumnCarry<F>::bytes(p);
 }
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
-bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
-                           Arena arena) {
-    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
+POOLSWAP_ONCE bool channels_last_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs,
+                                         const Shift<F>& shift, Arena arena) {
+    RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
     const ColumnCarry<F> carry(arena, p);
     const int64_t channels = p.channels;
     for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)

@@ -14,7 +14,7 @@ inline bool channels_last_gradient_fits(const Problem& p) {
 template <bool kCentred, class F>
 class ChannelsLastGradient {
     const Problem& p;
-    RowRing<F, kBackwardRange, kCentred> ring;
+    RowRing<F, kBackwardRange<F>, kCentred> ring;
     const ColumnCarry<F> carry;
     const int64_t covers, pitch, width;  // window rows that share an input row; pieces of a pixel and of a row
     Sums<F>*const shares, *const total;  // p and q
@@ -22,7 +22,7 @@ class ChannelsLastGradient {
 
     Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
-    bool share_out(int64_t h, const F* g) {
+    bool share_out(int64_t h, const F* g, const Upcoming<F>& next) {
         ring.enter(0, h);
         Sums<F>* const to = share_row(h);
         GradientWitness<F> witness;
@@ -31,15 +31,18 @@ class ChannelsLastGradient {
             auto seen = witness;
             const Vec<F> centre = ring.centre;
             const int64_t channels = p.channels, pieces_ = pitch;
-            walk_row<kCentred>(group, exp, centre, p, carry, [&seen, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
-                Sums<F>* const to_pixel = to + j * pieces_;
-                const F* const g_pixel = g + j * channels;
-                return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-                    const Vec<F> grad = load(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
-                    seen.add(grad);
-                    to_pixel[piece] = {share, share * (moment * inverse)};
-                };
-            });
+            walk_row<kCentred>(
+                group, exp, centre, p, carry, [&seen, &next, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
+                    next.fetch(j);
+                    Sums<F>* const to_pixel = to + j * pieces_;
+                    const F* const g_pixel = g + j * channels;
+                    return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, Vec<F> sum, Vec<F> moment)
+                               POOLSWAP_LAMBDA {
+                                   const Vec<F> grad = load(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
+                                   seen.add(grad);
+                                   to_pixel[piece] = {share, share * (moment * inverse)};
+                               };
+                });
             ring.exp.witness = exp.witness;
             witness = seen;
         });
@@ -51,7 +54,8 @@ class ChannelsLastGradient {
         const Sums<F>* sums = share_row(covering.begin);
         for (int64_t h = covering.begin + 1; h < covering.end; ++h) {
             const Sums<F>* const other = share_row(h);
-            for (int64_t i = 0; i < width; ++i) total[i] = {sums[i].sum + other[i].sum, sums[i].moment + other[i].moment};
+            for (int64_t i = 0; i < width; ++i)
+                total[i] = {sums[i].sum + other[i].sum, sums[i].moment + other[i].moment};
             sums = total;
         }
         return sums;
@@ -69,11 +73,20 @@ class ChannelsLastGradient {
             const Sums<F>* const first = from + windows.begin * pitch;
             const int64_t at = column * channels;
             switch (windows.size()) {
-                case 0: set_all(dx + column * p.channels, F(0), p.channels); break;
-                case 1: finish_pixel<1>(1, first, x + at, e + at, dx + at); break;
-                case 2: finish_pixel<2>(2, first, x + at, e + at, dx + at); break;
-                case 3: finish_pixel<3>(3, first, x + at, e + at, dx + at); break;
-                default: finish_pixel<-1>(windows.size(), first, x + at, e + at, dx + at);
+                case 0:
+                    set_all(dx + column * p.channels, F(0), p.channels);
+                    break;
+                case 1:
+                    finish_pixel<1>(1, first, x + at, e + at, dx + at);
+                    break;
+                case 2:
+                    finish_pixel<2>(2, first, x + at, e + at, dx + at);
+                    break;
+                case 3:
+                    finish_pixel<3>(3, first, x + at, e + at, dx + at);
+                    break;
+                default:
+                    finish_pixel<-1>(windows.size(), first, x + at, e + at, dx + at);
             }
         }
     }
@@ -95,19 +108,23 @@ class ChannelsLastGradient {
 
   public:
     ChannelsLastGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena arena)
-        : p(p_), ring(p_, x, shift, arena), carry(arena, p_), covers(cover_count(p_)), pitch(piece_count<F>(p_.channels)),
-          width(p_.w.out * pitch), shares(arena.take<Sums<F>>(covers * width)), total(arena.take<Sums<F>>(width)),
-          beta(shift.beta) {}
+        : p(p_), ring(p_, x, shift, arena), carry(arena, p_), covers(cover_count(p_)),
+          pitch(piece_count<F>(p_.channels)), width(p_.w.out * pitch), shares(arena.take<Sums<F>>(covers * width)),
+          total(arena.take<Sums<F>>(width)), beta(shift.beta) {}
 
     static int64_t cover_count(const Problem& p) { return ceil_div(p.h.kernel, p.h.stride); }
     static int64_t bytes(const Problem& p) {
-        return channels_last_forward_bytes<F>(p) + 2 * Arena::bytes<Sums<F>>(cover_count(p) * p.w.out * piece_count<F>(p.channels));
+        return channels_last_forward_bytes<F>(p) +
+               2 * Arena::bytes<Sums<F>>(cover_count(p) * p.w.out * piece_count<F>(p.channels));
     }
 
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
-    bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
+    POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) { return share_out(h, g.at(plane, 0, h)); };
+        const auto share = [&](int64_t plane, int64_t h, const Range& rows) {
+            const Upcoming<F> next(dx.at(plane, 0, rows.begin), rows.size() * p.w.in * p.channels, p.w.out);
+            return share_out(h, g.at(plane, 0, h), next);
+        };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)

@@ -15,7 +15,7 @@ template <bool kCentred, class F>
 class ChannelsLastPairs {
     const Problem& p;
     const View<const F>& x;
-    SharedExp<F, kBackwardRange> exp;
+    SharedExp<F, kBackwardRange<F>> exp;
     const Vec<F> centre;
     const F beta;
     F* const elsewhere;  // takes the gradient of rows that belong to another tile
@@ -79,7 +79,7 @@ class ChannelsLastPairs {
     static int64_t bytes(const Problem& p) { return Arena::bytes<F>(p.w.in * p.channels); }
 
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
-    bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
+    POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         for (int64_t plane = own.planes.begin; plane < own.planes.end; ++plane) {
             const auto to_row = [&](int64_t row) {
                 return row >= own.h.begin && row < own.h.end ? dx.at(plane, 0, row) : elsewhere;

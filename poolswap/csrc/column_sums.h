@@ -12,7 +12,6 @@ template <class F>
 struct Row {
     const F* x;
     F* e;
-    int64_t slice, row;
 };
 
 // How many rows of a window have their e already, how many it has, and how many of the last ones must leave theirs
@@ -32,7 +31,7 @@ struct RowGroup {
     // The same rows from element `offset` on.
     POOLSWAP_INLINE RowGroup moved(int64_t offset) const {
         RowGroup group = *this;
-        for (Row<F>& row : group.rows) row = {row.x + offset, row.e + offset, row.slice, row.row};
+        for (Row<F>& row : group.rows) row = {row.x + offset, row.e + offset};
         return group;
     }
 
@@ -116,8 +115,8 @@ struct RowRing {
 
     RowRing(const Problem& p_, const View<const F>& x_, const Shift<F>& shift, Arena& arena)
         : p(p_), x(x_), width(p_.w.in * p_.channels), slots(slot_count(p_)), pitch(row_pitch(p_)),
-          reuses(p_.d.kernel == 1 && p_.h.dilation == 1), kept(arena.take<F>(slots * pitch)),
-          exp(shift.slope, shift.c), centre(fill<F>(shift.centre)) {}
+          reuses(p_.d.kernel == 1 && p_.h.dilation == 1), kept(arena.take<F>(slots * pitch)), exp(shift.slope, shift.c),
+          centre(fill<F>(shift.centre)) {}
 
     static int64_t slot_count(const Problem& p) { return power_of_two(p.d.kernel * p.h.kernel); }
     static int64_t row_pitch(const Problem& p) {
@@ -141,7 +140,7 @@ struct RowRing {
                 const int64_t slice = p.d.first(d) + kd * p.d.dilation, row = p.h.first(h) + kh * p.h.dilation;
                 const int64_t slot = reuses ? row & (slots - 1) : count;
                 if (reuses && row < done) ++old;
-                rows[count++] = {x.at(plane, slice, row), kept + slot * pitch, slice, row};
+                rows[count++] = {x.at(plane, slice, row), kept + slot * pitch};
             }
         if (reuses) done = p.h.first(h) + taps.end;
     }
@@ -149,7 +148,10 @@ struct RowRing {
     // Calls fn(rows of the window) with the shapes of 3/2, 3/1 and 2/2 windows compiled apart.
     template <bool kKeepAll, class Fn>
     POOLSWAP_INLINE void with_group(Fn&& fn) {
-        if (old == 1 && count == 3)
+        // In double, for float values that spread far, less code counts for more.
+        if constexpr (sizeof(F) == 8)
+            fn(RowGroup<F, RowShape<-1, -1, -1>>(rows, old, count));
+        else if (old == 1 && count == 3)
             fn(RowGroup<F, RowShape<1, 3, kKeepAll ? 2 : 1>>(rows, old, count));
         else if (old == 2 && count == 3)
             fn(RowGroup<F, RowShape<2, 3, 1>>(rows, old, count));

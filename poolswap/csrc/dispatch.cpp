@@ -48,8 +48,7 @@ const Isa& isa() {
 
 POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
 
-POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y,
-                                     int64_t threads) {
+POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y, int64_t threads) {
     return poolswap::isa().forward(spec, beta, x, y, threads);
 }
 

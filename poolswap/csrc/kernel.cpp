@@ -19,14 +19,19 @@ int dispatch(const Spec& spec, double beta, Fn&& fn) {
     if (problem.planes * problem.channels == 0) return 0;
     const auto layout = [&](auto zero) {
         using T = decltype(zero);
-        return spec.channels_last ? fn(Driver<T, true>{problem}, zero) : fn(Driver<T, false>{problem}, zero);
+        return spec.channels_last ? fn(Driver<T, true>(problem), zero) : fn(Driver<T, false>(problem), zero);
     };
     switch (spec.dtype) {
-        case 0: return layout(float{}) ? 0 : 1;
-        case 1: return layout(double{}) ? 0 : 1;
-        case 2: return layout(BFloat16{}) ? 0 : 1;
-        case 3: return layout(_Float16{}) ? 0 : 1;
-        default: return 2;
+        case 0:
+            return layout(float{}) ? 0 : 1;
+        case 1:
+            return layout(double{}) ? 0 : 1;
+        case 2:
+            return layout(BFloat16{}) ? 0 : 1;
+        case 3:
+            return layout(_Float16{}) ? 0 : 1;
+        default:
+            return 2;
     }
 }
 

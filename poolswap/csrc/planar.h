@@ -78,56 +78,85 @@ POOLSWAP_INLINE void with_row_windows(const Axis& w, Fn&& fn) {
         fn(integral_constant<int, 0>{}, integral_constant<int, 0>{});
 }
 
+// The column sums of one row of windows, with zeros beside them.
+template <class F>
+struct ColumnSums {
+    PaddedRow<F> sum, moment;
+
+    ColumnSums(Arena& arena, const Axis& w)
+        : sum(arena, w.padding, w.in, right_margin<F>(w)), moment(arena, w.padding, w.in, right_margin<F>(w)) {}
+    static int64_t bytes(const Axis& w) { return 2 * PaddedRow<F>::bytes(w.padding, w.in, right_margin<F>(w)); }
+
+    template <bool kKeepAll, bool kCentred, int kRange>
+    POOLSWAP_INLINE void add_up(RowRing<F, kRange, kCentred>& ring) const {
+        ring.template with_group<kKeepAll>([&](const auto group) POOLSWAP_LAMBDA {
+            auto exp = ring.exp;
+            const Vec<F> centre = ring.centre;
+            F *const sums = sum.data, *const moments = moment.data;
+            strips<F>(ring.width, [&](int64_t i) POOLSWAP_LAMBDA {
+                Vec<F> s, m;
+                group.template add<kCentred>(i, exp, centre, s, m);
+                store(sums + i, s);
+                store(moments + i, m);
+            });
+            ring.exp.witness = exp.witness;
+        });
+        sum.clear_behind();
+        moment.clear_behind();
+    }
+
+    // Calls fn(j, sum, moment) for the windows j...
+    template <int kKernel, int kStride, class Fn>
+    POOLSWAP_INLINE void each_window(const Axis& axis, Fn&& fn) const {
+        const Axis w = axis;
+        const F *const sums = sum.data - w.padding, *const moments = moment.data - w.padding;
+        strips<F>(w.out, [&](int64_t j) POOLSWAP_LAMBDA {
+            const int64_t first = j * (kStride ? kStride : w.stride);
+            fn(j, along_row<kKernel, kStride>(sums + first, w), along_row<kKernel, kStride>(moments + first, w));
+        });
+    }
+};
+
 template <class F>
 int64_t planar_forward_bytes(const Problem& p) {
-    return RowRing<F, kForwardRange, false>::bytes(p) +
-           2 * PaddedRow<F>::bytes(p.w.padding, p.w.in, right_margin<F>(p.w));
+    return RowRing<F, kForwardRange<F>, false>::bytes(p) + 2 * ColumnSums<F>::bytes(p.w);
 }
 
 // Returns false, with y unfinished, if a value makes this shift unsafe.
 template <bool kCentred, class F>
-bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, const Shift<F>& shift,
-                    Arena arena) {
-    RowRing<F, kForwardRange, kCentred> ring(p, x, shift, arena);
-    const PaddedRow<F> sum(arena, p.w.padding, p.w.in, right_margin<F>(p.w));
-    const PaddedRow<F> moment(arena, p.w.padding, p.w.in, right_margin<F>(p.w));
-    for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane) {
+POOLSWAP_ONCE bool planar_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs,
+                                  const Shift<F>& shift, Arena arena) {
+    RowRing<F, kForwardRange<F>, kCentred> ring(p, x, shift, arena);
+    const ColumnSums<F> sums[2] = {{arena, p.w}, {arena, p.w}};
+    // Each row is summed along when the next one has been summed down: loads that straddle two stores would have to
+    // wait for them.
+    F* waiting = nullptr;
+    int turn = 0;
+    const auto finish = [&] {
+        const Vec<F> centre = ring.centre;
+        F* const to = waiting;
+        with_row_windows(p.w, [&](auto kernel, auto stride) POOLSWAP_LAMBDA {
+            sums[1 - turn].template each_window<kernel(), stride()>(
+                p.w, [&](int64_t j, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+                    Vec<F> mean = moment / sum;
+                    if (kCentred) mean += centre;
+                    store(to + j, mean);
+                });
+        });
+    };
+    for (int64_t plane = outputs.planes.begin; plane < outputs.planes.end; ++plane)
         for (int64_t d = outputs.d.begin; d < outputs.d.end; ++d) {
             ring.start(plane);
             for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
                 ring.enter(d, h);
-                ring.template with_group<false>([&](const auto group) POOLSWAP_LAMBDA {
-                    auto exp = ring.exp;
-                    const Vec<F> centre = ring.centre;
-                    F *const sums = sum.data, *const moments = moment.data;
-                    strips<F>(p.w.in, [&](int64_t i) POOLSWAP_LAMBDA {
-                        Vec<F> s, m;
-                        group.template add<kCentred>(i, exp, centre, s, m);
-                        store(sums + i, s);
-                        store(moments + i, m);
-                    });
-                    ring.exp.witness = exp.witness;
-                });
+                sums[turn].template add_up<false>(ring);
                 if (!ring.exp.safe()) return false;
-                sum.clear_behind();
-                moment.clear_behind();
-                F* const to = y.at(plane, d, h);
-                with_row_windows(p.w, [&](auto kernel, auto stride) POOLSWAP_LAMBDA {
-                    constexpr int kKernel = kernel, kStride = stride;
-                    const F *const sums = sum.data - p.w.padding, *const moments = moment.data - p.w.padding;
-                    const Axis w = p.w;
-                    const Vec<F> centre = ring.centre;
-                    strips<F>(w.out, [&](int64_t j) POOLSWAP_LAMBDA {
-                        const int64_t first = j * (kStride ? kStride : w.stride);
-                        Vec<F> mean = along_row<kKernel, kStride>(moments + first, w) /
-                                      along_row<kKernel, kStride>(sums + first, w);
-                        if (kCentred) mean += centre;
-                        store(to + j, mean);
-                    });
-                });
+                if (waiting) finish();
+                waiting = y.at(plane, d, h);
+                turn = 1 - turn;
             }
         }
-    }
+    if (waiting) finish();
     return true;
 }
 

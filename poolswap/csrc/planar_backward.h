@@ -13,7 +13,6 @@ namespace poolswap::POOLSWAP_ISA {
 template <class F>
 struct Shares {
     PaddedRow<F> p, q;
-    int64_t row = -1;
 
     static int64_t margin(const Axis& w) { return (w.kernel - 1) * w.dilation; }
     static int64_t behind(const Axis& w) {
@@ -21,9 +20,7 @@ struct Shares {
     }
     Shares(Arena& arena, const Axis& w)
         : p(arena, margin(w), w.out, behind(w)), q(arena, margin(w), w.out, behind(w)) {}
-    static int64_t bytes(const Axis& w) {
-        return 2 * PaddedRow<F>::bytes(margin(w), w.out, most(0, behind(w)));
-    }
+    static int64_t bytes(const Axis& w) { return 2 * PaddedRow<F>::bytes(margin(w), w.out, most(0, behind(w))); }
 };
 
 // Sums of `share` over the windows that hold the columns c, c + 1, .., for windows of 3/1, 3/2 and 2/2.
@@ -38,8 +35,10 @@ POOLSWAP_INLINE void spread(const F* share, int64_t c, Vec<F>& low, Vec<F>& high
         Vec<F> here = load(at), other = here;
         if constexpr (kKernel == 3) other += load(at - 1);
         if (c & 1) {
-            if constexpr (kKernel == 3) other = here + load(at + 1);
-            else other = load(at + 1);
+            if constexpr (kKernel == 3)
+                other = here + load(at + 1);
+            else
+                other = load(at + 1);
         } else {
             const Vec<F> swap = here;
             here = other;
@@ -54,8 +53,8 @@ template <int kKernel, int kStride, bool kCentred, class F>
 struct PlanarGradient {
     static constexpr int kCovers = (kKernel + kStride - 1) / kStride;
     const Problem& p;
-    RowRing<F, kBackwardRange, kCentred> ring;
-    const PaddedRow<F> sum, moment;
+    RowRing<F, kBackwardRange<F>, kCentred> ring;
+    const ColumnSums<F> sums;
     Shares<F> shares[kCovers], total;
     const F beta;
 
@@ -65,45 +64,26 @@ struct PlanarGradient {
     template <int... kI>
     PlanarGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena& arena,
                    std::integer_sequence<int, kI...>)
-        : p(p_), ring(p_, x, shift, arena), sum(arena, p_.w.padding, p_.w.in, right_margin<F>(p_.w)),
-          moment(arena, p_.w.padding, p_.w.in, right_margin<F>(p_.w)),
-          shares{(void(kI), Shares<F>(arena, p_.w))...}, total(arena, p_.w), beta(shift.beta) {}
+        : p(p_), ring(p_, x, shift, arena), sums(arena, p_.w), shares{(void(kI), Shares<F>(arena, p_.w))...},
+          total(arena, p_.w), beta(shift.beta) {}
 
     static int64_t bytes(const Problem& p) {
-        return RowRing<F, kBackwardRange, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
-               2 * PaddedRow<F>::bytes(p.w.padding, p.w.in, right_margin<F>(p.w));
+        return RowRing<F, kBackwardRange<F>, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
+               ColumnSums<F>::bytes(p.w);
     }
 
     // p and q of window row h.
     POOLSWAP_INLINE bool share_out(int64_t h, const F* g) {
         ring.enter(0, h);
-        ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
-            auto exp = ring.exp;
-            const Vec<F> centre = ring.centre;
-            F *const sums = sum.data, *const moments = moment.data;
-            strips<F>(p.w.in, [&](int64_t i) POOLSWAP_LAMBDA {
-                Vec<F> s, m;
-                group.template add<kCentred>(i, exp, centre, s, m);
-                store(sums + i, s);
-                store(moments + i, m);
-            });
-            ring.exp.witness = exp.witness;
-        });
-        sum.clear_behind();
-        moment.clear_behind();
+        sums.template add_up<true>(ring);
         Shares<F>& to = shares[h % kCovers];
-        to.row = h;
-        const F *const sums = sum.data - p.w.padding, *const moments = moment.data - p.w.padding;
         F *const to_p = to.p.data, *const to_q = to.q.data;
-        const Axis w = p.w;
         GradientWitness<F> witness;
-        strips<F>(w.out, [&](int64_t j) POOLSWAP_LAMBDA {
-            const Vec<F> s = along_row<kKernel, kStride>(sums + j * kStride, w);
-            const Vec<F> m = along_row<kKernel, kStride>(moments + j * kStride, w), grad = load(g + j);
+        sums.template each_window<kKernel, kStride>(p.w, [&](int64_t j, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
+            const Vec<F> grad = load(g + j), inverse = F(1) / sum, share = grad * inverse;
             witness.add(grad);
-            const Vec<F> inverse = F(1) / s, share = grad * inverse;
             store(to_p + j, share);
-            store(to_q + j, share * (m * inverse));
+            store(to_q + j, share * (moment * inverse));
         });
         to.p.clear_behind();
         to.q.clear_behind();
@@ -119,7 +99,8 @@ struct PlanarGradient {
             const bool three = covering.size() == 3;
             F *const to_p = total.p.data, *const to_q = total.q.data;
             strips<F>(p.w.out, [&](int64_t j) POOLSWAP_LAMBDA {
-                Vec<F> sum_p = load(from_p + j) + load(last.p.data + j), sum_q = load(from_q + j) + load(last.q.data + j);
+                Vec<F> sum_p = load(from_p + j) + load(last.p.data + j),
+                       sum_q = load(from_q + j) + load(last.q.data + j);
                 if (three) {
                     sum_p += load(middle.p.data + j);
                     sum_q += load(middle.q.data + j);
@@ -160,9 +141,12 @@ struct PlanarGradient {
         }
     }
 
-    bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
+    POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA { return share_out(h, g.at(plane, 0, h)); };
+        const auto share = [&](int64_t plane, int64_t h, const Range& rows) POOLSWAP_LAMBDA {
+            Upcoming<F>(dx.at(plane, 0, rows.begin), rows.size() * p.w.in, 1).fetch(0);
+            return share_out(h, g.at(plane, 0, h));
+        };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) POOLSWAP_LAMBDA {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)
@@ -189,8 +173,8 @@ inline bool planar_gradient_fits(const Problem& p) {
 }
 
 template <bool kCentred, class F>
-bool planar_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& outputs,
-                     const Tile& own, const Shift<F>& shift, Arena arena) {
+POOLSWAP_ONCE bool planar_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& outputs,
+                                   const Tile& own, const Shift<F>& shift, Arena arena) {
     if (p.w.stride == 1) return PlanarGradient<3, 1, kCentred, F>(p, x, shift, arena).run(g, dx, outputs, own);
     if (p.w.kernel == 3) return PlanarGradient<3, 2, kCentred, F>(p, x, shift, arena).run(g, dx, outputs, own);
     return PlanarGradient<2, 2, kCentred, F>(p, x, shift, arena).run(g, dx, outputs, own);

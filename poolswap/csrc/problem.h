@@ -82,6 +82,8 @@ struct View {
     }
 };
 
+constexpr int64_t kSmallTile = 4096;  // elements; planes up to this size are never cut
+
 // Planes x rows: forward the outputs to compute, backward the inputs whose gradient is computed.
 struct Tile {
     Range planes, d, h;

@@ -5,10 +5,12 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-// Exponents of 2 that a shared shift may leave: forward as wide as sums allow; backward so narrow that 1 + t - mean,
-// whose terms grow with t, keeps its precision.
-constexpr int kForwardRange = 64;
-constexpr int kBackwardRange = 16;
+// Exponents of 2 that a shared shift may leave: forward as wide as sums allow; backward so narrow that in
+// 1 + beta (x - y), whose terms grow with the exponent, the last bits that count are kept.
+template <class F>
+constexpr int kForwardRange = sizeof(F) == 4 ? 64 : 512;
+template <class F>
+constexpr int kBackwardRange = sizeof(F) == 4 ? 8 : 64;
 
 // e = exp(beta x) 2^-c, and x is counted from `centre`.
 template <class F>
@@ -21,7 +23,7 @@ struct Shift {
     // smaller one would let x itself be so large that sums overflow where the witness sees nothing.
     bool worth_trying() const {
         const double size = beta < 0 ? -double(beta) : double(beta);
-        return kFused && size >= 0x1p-32 && size <= 0x1p32;
+        return size >= 0x1p-32 && size <= 0x1p32;
     }
 
     // Takes the middle between low and high for c; false if they are too far apart. x is counted from the middle too
@@ -29,7 +31,7 @@ struct Shift {
     bool centre_on(double low, double high, int range, bool always) {
         const double size = slope < 0 ? -double(slope) : double(slope), half = high / 2 - low / 2;
         const double middle = low / 2 + high / 2, shift = __builtin_rint(middle * slope);
-        if (!(kFused && size <= 0x1p33 && half < 0x1p60 && half * size < range - 2 && __builtin_fabs(shift) < 0x1p21))
+        if (!(size <= 0x1p33 && half < 0x1p60 && half * size < range - 2 && __builtin_fabs(shift) < 0x1p21))
             return false;
         c = F(shift);
         centre = always || __builtin_fabs(middle) > 2 * half ? F(middle) : F(0);

@@ -10,6 +10,7 @@
 #endif
 #define POOLSWAP_INLINE inline __attribute__((always_inline))
 #define POOLSWAP_LAMBDA __attribute__((always_inline))
+#define POOLSWAP_ONCE __attribute__((noinline))  // one copy for all element types that are computed alike
 
 #if defined(POOLSWAP_VECTOR_BYTES)
 #elif defined(__AVX512F__)
@@ -22,6 +23,7 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
+// Without fused multiply-add x * slope would be rounded before the shift is taken off, and no shared shift is safe.
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 constexpr bool kFused = true;
 #else
@@ -144,10 +146,12 @@ POOLSWAP_INLINE Vec<F> interleaved_high(Vec<F> a, Vec<F> b) {
     return interleaved_<F, Lanes<F>::kCount / 2>(a, b, EachLane<F>{});
 }
 
+constexpr double inverse_power(int exponent) { return exponent == 0 ? 1.0 : 0.5 * inverse_power(exponent - 1); }
+
 // 2^f for f in [-0.5, 0.5], times 2^(low bits of `shift` - kBias): minimax polynomials, scaled so that p(0) = 1.
 template <int kBias>
 POOLSWAP_INLINE Vec<float> scaled_exp2(Vec<float> f, Vec<float> shift) {
-    constexpr float kUnit = float(1.0 / double(uint64_t{1} << kBias / 2) / double(uint64_t{1} << (kBias + 1) / 2));
+    constexpr float kUnit = float(inverse_power(kBias));
     Vec<float> p = f * (0.0013276476857f * kUnit) + 0.0096755406701f * kUnit;
     p = p * f + 0.0555071286101f * kUnit;
     p = p * f + 0.2402211800346f * kUnit;
@@ -158,7 +162,7 @@ POOLSWAP_INLINE Vec<float> scaled_exp2(Vec<float> f, Vec<float> shift) {
 
 template <int kBias>
 POOLSWAP_INLINE Vec<double> scaled_exp2(Vec<double> f, Vec<double> shift) {
-    constexpr double kUnit = 1.0 / double(uint64_t{1} << kBias / 2) / double(uint64_t{1} << (kBias + 1) / 2);
+    constexpr double kUnit = inverse_power(kBias);
     Vec<double> p = f * (4.435286674587416703e-10 * kUnit) + 7.074105251236832355e-9 * kUnit;
     p = p * f + 1.017819799338246713e-7 * kUnit;
     p = p * f + 1.321543309185114978e-6 * kUnit;

@@ -6,9 +6,7 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-inline bool is_whole(const Axis& a) {
-    return a.out == 1 && (a.dilation == 1 || a.in == 1) && a.taps(0).size() == a.in;
-}
+inline bool is_whole(const Axis& a) { return a.out == 1 && (a.dilation == 1 || a.in == 1) && a.taps(0).size() == a.in; }
 inline bool is_whole(const Problem& p) { return is_whole(p.d) && is_whole(p.h) && is_whole(p.w); }
 
 // The same windows over one long row.
@@ -41,8 +39,7 @@ class WholePlanes {
 
   public:
     WholePlanes(const Problem& p, const View<const F>& x_, const Shift<F>& shift)
-        : x(x_), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)), size(p.w.in),
-          tail(most(0, size - kCount)) {
+        : x(x_), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)), size(p.w.in), tail(most(0, size - kCount)) {
         const auto lane = lane_index<F>();
         const int64_t rest = size % kCount;
         fresh = (Bits<F>)(size < kCount ? lane < int(rest) : lane >= int(kCount - rest));
@@ -109,9 +106,10 @@ class WholePlanes {
 };
 
 template <bool kCentred, class F>
-bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift) {
+POOLSWAP_ONCE bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile,
+                                        const Shift<F>& shift) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kForwardRange> pool(p, x, shift);
+    WholePlanes<kCentred, F, kForwardRange<F>> pool(p, x, shift);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
         const int64_t planes = least(kCount, tile.planes.end - plane);
         Vec<F> sum, moment;
@@ -124,10 +122,10 @@ bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Ti
 }
 
 template <bool kCentred, class F>
-bool whole_planes_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
-                           const Shift<F>& shift) {
+POOLSWAP_ONCE bool whole_planes_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
+                                         const Tile& tile, const Shift<F>& shift) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kBackwardRange> pool(p, x, shift);
+    WholePlanes<kCentred, F, kBackwardRange<F>> pool(p, x, shift);
     GradientWitness<F> witness;
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
         const int64_t planes = least(kCount, tile.planes.end - plane);
@@ -177,9 +175,9 @@ class WholeImages {
 
   public:
     WholeImages(const Problem& p, const Shift<F>& shift, Arena arena)
-        : channels(p.channels), pixels(p.w.in), strip_count(ceil_div(channels, kCount)),
-          exp(shift.slope, shift.c), centre(fill<F>(shift.centre)),
-          sum(arena.take<LongSum<F>>(strip_count)), moment(arena.take<LongSum<F>>(strip_count)) {}
+        : channels(p.channels), pixels(p.w.in), strip_count(ceil_div(channels, kCount)), exp(shift.slope, shift.c),
+          centre(fill<F>(shift.centre)), sum(arena.take<LongSum<F>>(strip_count)),
+          moment(arena.take<LongSum<F>>(strip_count)) {}
 
     static int64_t bytes(const Problem& p) { return 2 * Arena::bytes<LongSum<F>>(ceil_div(p.channels, kCount)); }
 
@@ -228,9 +226,9 @@ class WholeImages {
 };
 
 template <bool kCentred, class F>
-bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile, const Shift<F>& shift,
-                          Arena arena) {
-    WholeImages<kCentred, F, kForwardRange> pool(p, shift, arena);
+POOLSWAP_ONCE bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile,
+                                        const Shift<F>& shift, Arena arena) {
+    WholeImages<kCentred, F, kForwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         pool.add_image(x.at(plane, 0, 0));
         pool.means(y.at(plane, 0, 0));
@@ -239,9 +237,9 @@ bool whole_images_forward(const Problem& p, View<const F> x, View<F> y, const Ti
 }
 
 template <bool kCentred, class F>
-bool whole_images_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& tile,
-                           const Shift<F>& shift, Arena arena) {
-    WholeImages<kCentred, F, kBackwardRange> pool(p, shift, arena);
+POOLSWAP_ONCE bool whole_images_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
+                                         const Tile& tile, const Shift<F>& shift, Arena arena) {
+    WholeImages<kCentred, F, kBackwardRange<F>> pool(p, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; ++plane) {
         const F* const from = x.at(plane, 0, 0);
         pool.add_image(from);

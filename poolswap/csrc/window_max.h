@@ -242,21 +242,21 @@ POOLSWAP_INLINE void each_block(const Problem& p, const View<const F>& x, const 
             for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h)
                 for (int64_t column = 0; column < p.w.out; column += columns)
                     for (int64_t channel = 0; channel < p.channels; channel += channels)
-                        fn(LaneBlock<F, kChannelsLast>{
-                            p, x, plane, least(planes, outputs.planes.end - plane), d, h, column,
-                            least(columns, p.w.out - column), channel, least(channels, p.channels - channel)});
+                        fn(LaneBlock<F, kChannelsLast>{p, x, plane, least(planes, outputs.planes.end - plane), d, h,
+                                                       column, least(columns, p.w.out - column), channel,
+                                                       least(channels, p.channels - channel)});
 }
 
 template <bool kChannelsLast, class F>
-void window_max_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, Arena arena) {
+POOLSWAP_ONCE void window_max_forward(const Problem& p, View<const F> x, View<F> y, const Tile& outputs, Arena arena) {
     const WindowMax<F> pool(p.beta, arena);
     each_block<kChannelsLast>(p, x, outputs, [&](const auto& block) { pool.forward(block, y); });
 }
 
 // dx is zero on entry.
 template <bool kChannelsLast, class F>
-void window_max_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx, const Tile& outputs,
-                         const Tile& own, Arena arena) {
+POOLSWAP_ONCE void window_max_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
+                                       const Tile& outputs, const Tile& own, Arena arena) {
     const WindowMax<F> pool(p.beta, arena);
     each_block<kChannelsLast>(p, x, outputs, [&](const auto& block) { pool.backward(block, g, dx, own); });
 }

@@ -38,7 +38,14 @@ def soft_pool(
 
     `beta` is a tensor of one element; `padding` is the leading padding of each dimension.
     """
-    return torch.ops.poolswap.soft_pool(x, beta, kernel_size, stride, padding, dilation, output_size)  # type: ignore[no-any-return]
+    operator = torch.ops.poolswap.soft_pool.default
+    windows = (kernel_size, stride, padding, dilation, output_size)
+    recorded = torch.is_grad_enabled() and (x.requires_grad or beta.requires_grad)
+    if recorded or torch.compiler.is_compiling():
+        return operator(x, beta, *windows)  # type: ignore[no-any-return]
+    # Autograd's registration is Python, and costs more than a small pool even where there is nothing to record.
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(x, beta, *windows)  # type: ignore[no-any-return]
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")

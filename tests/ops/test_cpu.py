@@ -159,6 +159,22 @@ def test_finite_for_every_finite_input(case: Case, offset: float, spread: float,
     assert bool(dx.isfinite().all())
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    cases(), st.sampled_from([0.1, 1.0, 3.7]), st.sampled_from([0.0, 37.0, -200.0]), st.sampled_from([5.2, 10.5, 40.0])
+)
+@example(Case(Geometry.make(2, 3, 2, 1), (15, 16), (1, 16)), 0.1, 0.0, 5.2)
+@example(Case(Geometry.make(2, 15, 1), (15, 15), (1, 16)), 0.1, 0.0, 10.5)
+def test_a_shared_shift_keeps_the_digits_of_both_ends_of_its_range(
+    case: Case, beta: float, offset: float, reach: float
+) -> None:
+    """Exponents close together, anywhere in offset +- reach: what is left of x - y there is what rounding leaves."""
+    x, grad = make(case, moderate, torch.float64)
+    planes = torch.rand(x.shape[0], *[1] * (x.dim() - 1), generator=torch.Generator().manual_seed(case.seed))
+    exponents = offset + (reach * (2 * planes - 1) + 0.1 * x).clamp(-reach, reach)
+    check(case, case.arrange((exponents / beta).float()), grad.float(), torch.tensor(beta))
+
+
 @settings(max_examples=30, deadline=None)
 @given(cases(), st.sampled_from([moderate, hostile]), st.sampled_from(list(TOLERANCE)))
 @example(Case(Geometry.make(2, 3, 2, 1), (200, 90), (1,)), moderate, torch.float32)

@@ -1,0 +1,122 @@
+"""Whole models: the original against the swapped one, forward and in a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from poolswap.bench.timing import Call, Timing, interleave, peak_memory
+from poolswap.checkpoint import load_model
+from poolswap.plan import make_plan
+from poolswap.sites import find_pools
+from poolswap.swap import swap_pools
+
+Layout = Literal["contiguous", "channels_last"]
+Direction = Literal["forward", "training"]
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """Original and swapped at one batch size: `forward` is eval mode without gradients, `training` a step of SGD.
+
+    `ratio` is the swapped model's median over the original's. The peaks are None where they cannot be measured.
+    """
+
+    model: str
+    batch_size: int
+    layout: Layout
+    direction: Direction
+    replaced: int
+    original: Timing
+    swapped: Timing
+    ratio: float
+    original_peak_bytes: int | None
+    swapped_peak_bytes: int | None
+
+
+def bench_model(
+    reference: str,
+    batch_sizes: Sequence[int] = (1, 8),
+    *,
+    layers: str = "all",
+    layouts: Sequence[Layout] = ("contiguous", "channels_last"),
+    repeats: int = 15,
+    memory: bool = True,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> list[ModelRow]:
+    """Time a model with random weights before and after `swap_pools(layers)`, on the CPU, with torch's threads.
+
+    Raises NothingToReplaceError where the model has no pooling site that `layers` selects. `progress` is called with 1
+    after each batch size and layout.
+    """
+    original, spec = load_model(reference, weights="random")
+    swapped = deepcopy(original)
+    report = swap_pools(swapped, make_plan(find_pools(original, spec.input_size), layers=layers))
+    rows: list[ModelRow] = []
+    for layout in layouts:
+        dims = len(spec.input_size) + 1
+        form = _CHANNELS_LAST[dims] if layout == "channels_last" else torch.contiguous_format
+        models = {"original": original.to(memory_format=form), "swapped": swapped.to(memory_format=form)}
+        for batch_size in batch_sizes:
+            torch.manual_seed(0)
+            x = torch.randn(batch_size, *spec.input_size).contiguous(memory_format=form)
+            for direction, prepare in _DIRECTIONS.items():
+                calls = {name: prepare(model, x) for name, model in models.items()}
+                for call in calls.values():
+                    call()
+                peaks = {name: peak_memory(call) if memory else None for name, call in calls.items()}
+                timings = interleave(calls, repeats, warmup=1)
+                rows.append(
+                    ModelRow(
+                        model=spec.reference,
+                        batch_size=batch_size,
+                        layout=layout,
+                        direction=direction,
+                        replaced=len(report.swapped),
+                        original=timings["original"],
+                        swapped=timings["swapped"],
+                        ratio=timings["swapped"].median / timings["original"].median,
+                        original_peak_bytes=peaks["original"],
+                        swapped_peak_bytes=peaks["swapped"],
+                    )
+                )
+            progress(1)
+    return rows
+
+
+def _forward(model: nn.Module, x: Tensor) -> Call:
+    def run() -> None:
+        model.eval()
+        with torch.inference_mode():
+            model(x)
+
+    return run
+
+
+def _training(model: nn.Module, x: Tensor) -> Call:
+    """Forward, backward of the outputs' mean square, and a step too small to move the weights off their range."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+
+    def run() -> None:
+        model.train()
+        optimizer.zero_grad(set_to_none=True)
+        outputs = model(x)
+        tensors = [t for t in _leaves(outputs) if t.dtype.is_floating_point and t.requires_grad]
+        torch.stack([t.square().mean() for t in tensors]).sum().backward()
+        optimizer.step()
+
+    return run
+
+
+def _leaves(outputs: object) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+_DIRECTIONS: dict[Direction, Callable[[nn.Module, Tensor], Call]] = {"forward": _forward, "training": _training}

@@ -1,0 +1,214 @@
+"""The pooling operator on its own: SoftPool beside everything a user could put in its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poolswap.bench.timing import Call, Timing, interleave, peak_memory
+from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
+from poolswap.geometry import Geometry
+
+Layout = Literal["contiguous", "channels_last"]
+Pass = Literal["forward", "forward+backward"]
+Pool = Callable[..., Tensor]
+
+SOFT_POOL = "soft_pool"
+_SOFT = {1: soft_pool1d, 2: soft_pool2d, 3: soft_pool3d}
+_MAX: dict[int, Pool] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVG: dict[int, Pool] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input and its windows: shape is (N, C, *spatial)."""
+
+    shape: tuple[int, ...]
+    kernel_size: int
+    stride: int
+    padding: int = 0
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions."""
+        return len(self.shape) - 2
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those that torch has for so many dimensions."""
+        return ["contiguous", "channels_last"] if self.dims in _CHANNELS_LAST else ["contiguous"]
+
+    def geometry(self) -> Geometry:
+        """Raises ValueError for windows that torch refuses."""
+        return Geometry.make(self.dims, self.kernel_size, self.stride, self.padding)
+
+    def __str__(self) -> str:
+        """8x64x112x112 k3 s2 p1."""
+        return f"{'x'.join(map(str, self.shape))} k{self.kernel_size} s{self.stride} p{self.padding}"
+
+
+STANDARD_CASES = (
+    Case((8, 64, 112, 112), 3, 2, 1),
+    Case((8, 64, 112, 112), 2, 2),
+    Case((8, 192, 35, 35), 3, 1, 1),
+    Case((32, 2048, 7, 7), 7, 7),
+)
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """One contestant on one case. `bytes_moved` is what the pass must read and write; `roofline` the share of the time
+    that moving it takes at the speed of a plain copy, measured in the same rounds. `ratio` is SoftPool's median over
+    this one's. `peak_bytes` is None where it cannot be measured.
+    """
+
+    case: str
+    layout: Layout
+    direction: Pass
+    contestant: str
+    timing: Timing
+    ratio: float
+    bytes_moved: int | None
+    roofline: float | None
+    peak_bytes: int | None
+
+
+def bench_operator(
+    cases: Iterable[Case] = STANDARD_CASES,
+    *,
+    repeats: int = 21,
+    compiled: bool = True,
+    memory: bool = True,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> list[OperatorRow]:
+    """Time every contestant on every case in both layouts and directions, fp32, on the CPU, with torch's threads.
+
+    `compiled` adds the two-average formulation under torch.compile, which takes some seconds a case. `progress` is
+    called with 1 after each of a case's layouts.
+    """
+    rows: list[OperatorRow] = []
+    for case in cases:
+        for layout in case.layouts:
+            torch.manual_seed(0)
+            x = torch.randn(case.shape)
+            if layout == "channels_last":
+                x = x.contiguous(memory_format=_CHANNELS_LAST[case.dims])
+            contestants = _contestants(case, compiled)
+            rows += _forward(case, layout, x, contestants, repeats, memory)
+            rows += _backward(case, layout, x, contestants, repeats, memory)
+            progress(1)
+    return rows
+
+
+def two_averages(x: Tensor, case: Case) -> Tensor:
+    """SoftPool as avg(exp(x) x) / avg(exp(x)): the same function where exp(x) neither overflows nor vanishes."""
+    pool, windows = _AVG[case.dims], (case.kernel_size, case.stride, case.padding)
+    e = x.exp()
+    return pool(e * x, *windows) / pool(e, *windows)
+
+
+def _contestants(case: Case, compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
+    soft, largest, average = _SOFT[case.dims], _MAX[case.dims], _AVG[case.dims]
+    windows = (case.kernel_size, case.stride, case.padding)
+    pools: dict[str, Callable[[Tensor], Tensor]] = {
+        SOFT_POOL: lambda x: soft(x, *windows),
+        f"max_pool{case.dims}d": lambda x: largest(x, *windows),
+        f"avg_pool{case.dims}d": lambda x: average(x, *windows),
+        "two averages": lambda x: two_averages(x, case),
+    }
+    if compiled:
+        torch.compiler.reset()
+        optimised = torch.compile(lambda x: two_averages(x, case), dynamic=False)
+        pools["two averages, compiled"] = optimised
+    return pools
+
+
+def _forward(
+    case: Case,
+    layout: Layout,
+    x: Tensor,
+    pools: dict[str, Callable[[Tensor], Tensor]],
+    repeats: int,
+    memory: bool,
+) -> list[OperatorRow]:
+    buffer = torch.empty_like(x)
+    calls: dict[str, Call] = {name: _bind(pool, x) for name, pool in pools.items()}
+    with torch.no_grad():
+        peaks = {name: peak_memory(call) if memory else None for name, call in calls.items()}
+        calls |= {"exp": lambda: torch.exp(x, out=buffer), "copy": lambda: buffer.copy_(x)}
+        timings = interleave(calls, repeats)
+    moved = x.nbytes + math.prod(_output_shape(case)) * x.element_size()
+    return _rows(case, layout, "forward", timings, moved, peaks, 2 * x.nbytes)
+
+
+def _backward(
+    case: Case,
+    layout: Layout,
+    x: Tensor,
+    pools: dict[str, Callable[[Tensor], Tensor]],
+    repeats: int,
+    memory: bool,
+) -> list[OperatorRow]:
+    buffer = torch.empty_like(x)
+    leaf = x.detach().clone().requires_grad_()
+    grad = torch.randn_like(pools[SOFT_POOL](x))
+
+    def step(pool: Callable[[Tensor], Tensor]) -> Call:
+        def run() -> None:
+            leaf.grad = None
+            pool(leaf).backward(grad)
+
+        return run
+
+    calls: dict[str, Call] = {name: step(pool) for name, pool in pools.items()}
+    peaks: dict[str, int | None] = {}
+    for name, call in calls.items():
+        call()
+        leaf.grad = None
+        peaks[name] = peak_memory(call) if memory else None
+    calls["copy"] = lambda: buffer.copy_(x)
+    timings = interleave(calls, repeats)
+    moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
+    return _rows(case, layout, "forward+backward", timings, moved, peaks, 2 * x.nbytes)
+
+
+def _bind(pool: Callable[[Tensor], Tensor], x: Tensor) -> Call:
+    return lambda: pool(x)
+
+
+def _output_shape(case: Case) -> Sequence[int]:
+    return (*case.shape[:2], *case.geometry().output_size(case.shape[2:]))
+
+
+def _rows(
+    case: Case,
+    layout: Layout,
+    direction: Pass,
+    timings: dict[str, Timing],
+    moved: int,
+    peaks: dict[str, int | None],
+    copied: int,
+) -> list[OperatorRow]:
+    speed = copied / timings["copy"].median  # bytes per millisecond
+    soft = timings[SOFT_POOL].median
+    return [
+        OperatorRow(
+            case=str(case),
+            layout=layout,
+            direction=direction,
+            contestant=name,
+            timing=timing,
+            ratio=soft / timing.median,
+            bytes_moved=moved if name in peaks else None,
+            roofline=moved / speed / timing.median if name in peaks else None,
+            peak_bytes=peaks.get(name),
+        )
+        for name, timing in timings.items()
+    ]

@@ -1,0 +1,126 @@
+"""A benchmark's rows as a table, CSV, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from poolswap.bench.model import ModelRow
+from poolswap.bench.operator import SOFT_POOL, OperatorRow
+from poolswap.errors import MissingExtraError
+
+Rows = Sequence[OperatorRow] | Sequence[ModelRow]
+
+OPERATOR_COLUMNS = [
+    *("case", "layout", "pass", "contestant", "ms", "quartiles", "fastest", "soft_pool / this", "of copy speed"),
+    "peak MiB",
+]
+MODEL_COLUMNS = [
+    *("model", "batch", "layout", "pass", "original ms", "quartiles", "swapped ms", "quartiles", "swapped / original"),
+    *("peak MiB", "swapped peak MiB"),
+]
+
+
+def operator_table(rows: Sequence[OperatorRow]) -> list[list[object]]:
+    """Cells under OPERATOR_COLUMNS."""
+    return [
+        [
+            row.case,
+            row.layout,
+            row.direction,
+            row.contestant,
+            round(row.timing.median, 3),
+            f"{row.timing.low:.3f}-{row.timing.high:.3f}",
+            round(row.timing.fastest, 3),
+            round(row.ratio, 3),
+            None if row.roofline is None else f"{row.roofline:.0%}",
+            _mebibytes(row.peak_bytes),
+        ]
+        for row in rows
+    ]
+
+
+def model_table(rows: Sequence[ModelRow]) -> list[list[object]]:
+    """Cells under MODEL_COLUMNS."""
+    return [
+        [
+            row.model,
+            row.batch_size,
+            row.layout,
+            row.direction,
+            round(row.original.median, 2),
+            f"{row.original.low:.2f}-{row.original.high:.2f}",
+            round(row.swapped.median, 2),
+            f"{row.swapped.low:.2f}-{row.swapped.high:.2f}",
+            round(row.ratio, 3),
+            _mebibytes(row.original_peak_bytes),
+            _mebibytes(row.swapped_peak_bytes),
+        ]
+        for row in rows
+    ]
+
+
+def to_csv(rows: Rows) -> str:
+    """One line a row, every field; times in milliseconds."""
+    text = io.StringIO()
+    lines = [_flat(row) for row in rows]
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def save_picture(rows: Rows, path: Path) -> None:
+    """Bars of the medians with their quartiles, in the format of the path's suffix.
+
+    Raises MissingExtraError without matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    panels: dict[str, list[tuple[str, Any]]] = {}
+    for row in rows:
+        if isinstance(row, OperatorRow):
+            panels.setdefault(f"{row.case}\n{row.layout}, {row.direction}", []).append((row.contestant, row.timing))
+        else:
+            bars = panels.setdefault(f"{row.model}, batch {row.batch_size}\n{row.layout}, {row.direction}", [])
+            bars += [("original", row.original), ("swapped", row.swapped)]
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 2.4 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, (title, bars) in zip(grid, panels.items(), strict=False):
+        _draw(axes, title, bars)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.savefig(path)
+
+
+def _draw(axes: Any, title: str, bars: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in bars]
+    medians = [timing.median for _, timing in bars]
+    errors = [[t.median - t.low for _, t in bars], [t.high - t.median for _, t in bars]]
+    colours = ["tab:orange" if name in (SOFT_POOL, "swapped") else "tab:gray" for name in names]
+    axes.barh(names, medians, xerr=errors, color=colours)
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("ms", fontsize=7)
+
+
+def _flat(row: OperatorRow | ModelRow) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in vars(row).items():
+        if hasattr(value, "median"):
+            flat |= {f"{name}_{part}": number for part, number in vars(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _mebibytes(count: int | None) -> float | None:
+    return None if count is None else round(count / 2**20, 1)

@@ -1,0 +1,129 @@
+"""The benchmarks measure what they say, and print it in every form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from poolswap.bench import Case, bench_model, bench_operator, report
+from poolswap.bench.operator import two_averages
+from poolswap.bench.timing import interleave, peak_memory, threads
+from poolswap.cli.app import main
+from poolswap.errors import MissingExtraError
+from poolswap.functional import soft_pool2d
+
+SMALL = Case((1, 4, 12, 12), 3, 2, 1)
+
+
+def test_contestants_take_turns_and_each_is_timed_once_a_round() -> None:
+    order: list[str] = []
+    timings = interleave({name: (lambda name=name: order.append(name)) for name in "abc"}, repeats=3, warmup=0)
+    assert "".join(order) == "abc" + "bca" + "cab"
+    assert all(0 < t.fastest <= t.low <= t.median <= t.high for t in timings.values())
+
+
+def test_times_are_milliseconds() -> None:
+    assert 20 <= interleave({"sleep": lambda: time.sleep(0.02)}, repeats=2)["sleep"].median < 500
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_peak_memory_sees_what_a_call_takes_and_not_what_lay_there() -> None:
+    kept = torch.ones(2**22)
+    small, large = peak_memory(lambda: None), peak_memory(lambda: (kept + 1) * 2)
+    assert small is not None
+    assert small < 4 * 2**20
+    assert large is not None
+    assert 30 * 2**20 <= large < 50 * 2**20  # two results of 16 MiB
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with threads(1) as count:
+        assert count == torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_two_average_formulation_is_the_same_function() -> None:
+    x = torch.randn(SMALL.shape)
+    torch.testing.assert_close(two_averages(x, SMALL), soft_pool2d(x, 3, 2, 1))
+
+
+def test_operator_rows_name_every_contestant_in_both_layouts_and_directions() -> None:
+    rows = bench_operator([SMALL], repeats=2, compiled=False)
+    forward = {row.contestant for row in rows if row.direction == "forward"}
+    assert forward == {"soft_pool", "max_pool2d", "avg_pool2d", "two averages", "exp", "copy"}
+    assert {(row.layout, row.direction) for row in rows} == {
+        (layout, direction)
+        for layout in ("contiguous", "channels_last")
+        for direction in ("forward", "forward+backward")
+    }
+    for row in rows:
+        assert row.ratio > 0
+        assert (row.roofline is None) == (row.contestant in ("exp", "copy"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 20), (1, 2, 6, 6, 6)])
+def test_other_numbers_of_dimensions(shape: tuple[int, ...]) -> None:
+    rows = bench_operator([Case(shape, 2, 2)], repeats=2, compiled=False, memory=False)
+    assert f"max_pool{len(shape) - 2}d" in {row.contestant for row in rows}
+
+
+def test_model_rows_compare_original_and_swapped(tmp_path: Path) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from torch import nn\n"
+        "def small():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
+        "nn.Linear(4, 2))\n"
+    )
+    rows = bench_model(f"{net}:small", [1, 2], repeats=2, memory=False)
+    assert [(row.batch_size, row.layout, row.direction) for row in rows] == [
+        (batch, layout, direction)
+        for layout in ("contiguous", "channels_last")
+        for batch in (1, 2)
+        for direction in ("forward", "training")
+    ]
+    assert all(row.replaced == 1 and row.ratio > 0 for row in rows)
+
+
+def test_command_prints_one_document_and_writes_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "rows.csv"
+    options = ["--shape", "1,4,12,12", "--stride", "2", "--padding", "1", "--no-compile", "--repeats", "2"]
+    assert main(["bench", *options, "--json", "--csv", str(target)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["environment"]["threads"] >= 1
+    lines = list(csv.DictReader(target.read_text().splitlines()))
+    assert len(lines) == len(document["rows"])
+    assert {line["case"] for line in lines} == {"1x4x12x12 k3 s2 p1"}
+    assert main(["bench", *options, "--csv", str(target)]) == 2  # not overwritten
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shape", "8,64"], "is not N,C,H,W"),
+        (["--shape", "1,1,2,2", "--kernel", "5"], "no window fits"),
+        (["--shape", "1,1,8,8", "--model", "resnet18"], "two benchmarks"),
+    ],
+)
+def test_command_says_what_does_not_fit(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = bench_operator([SMALL], repeats=2, compiled=False, memory=False)
+    target = tmp_path / "bench.png"
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="matplotlib"):
+        report.save_picture(rows, target)
+    monkeypatch.undo()
+    pytest.importorskip("matplotlib")
+    report.save_picture(rows, target)
+    assert target.stat().st_size > 1000
