@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def main() -> int:
         return 0
     names = references(options.only)
     known = {} if options.fresh else _read(options.results)
-    todo = [name for name in names if name not in known]
+    todo = [name for name in _by_turns(names) if name not in known]
     options.results.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with options.results.open("w" if options.fresh else "a", encoding="utf-8") as file, _progress() as progress:
@@ -54,39 +55,51 @@ def main() -> int:
                 if row["problem"]:
                     progress.console.print(f"{row['model']}: {row['problem']}", highlight=False)
 
-        _spread(todo, done, options)
-    rows = [known[name] for name in names]
+        if not options.report:
+            _spread(todo, done, options)
+    rows = [known[name] for name in names if name in known]
     if options.only == "*":
-        write_report(rows, ROOT / "docs" / "coverage.md", ROOT / "docs" / "coverage.csv")
+        write_report(rows, len(names), ROOT / "docs" / "coverage.md", ROOT / "docs" / "coverage.csv")
     problems = sum(row["problem"] is not None for row in rows)
     minutes = (time.monotonic() - started) / 60
-    print(f"{len(rows)} architectures, {problems} with a problem; {len(todo)} checked now in {minutes:.1f} minutes")
-    return int(problems > 0)
+    print(f"{len(rows)} of {len(names)} architectures checked, {problems} with a problem; {minutes:.1f} minutes")
+    return int(problems > 0 or len(rows) < len(names))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", metavar="GLOB", help="architectures, with or without their library")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
-    parser.add_argument("--time-limit", type=float, default=180, metavar="SECONDS", help="for one architecture")
+    parser.add_argument("--time-limit", type=float, default=600, metavar="SECONDS", help="for one architecture")
     parser.add_argument("--limit-memory", type=float, default=16, metavar="GIB", help="address space of one worker")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--report", action="store_true", help="check nothing; write the page of what is known")
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "coverage.jsonl", help="where results stand")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Results of these versions; a last line that was cut off is dropped."""
+    """Results of these versions. What had a problem is checked again, and so is a last line that was cut off."""
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["versions"] == versions():
+        if row["versions"] == versions() and row["problem"] is None:
             rows[row["model"]] = row
     return rows
+
+
+def _by_turns(names: list[str]) -> list[str]:
+    """One of every family, then the second of every family, and so on: what goes wrong shows early."""
+    turns: Counter[str] = Counter()
+    ranks = {}
+    for name in names:
+        ranks[name] = turns[family(name)]
+        turns[family(name)] += 1
+    return sorted(names, key=ranks.__getitem__)
 
 
 def _progress() -> Progress:

@@ -23,6 +23,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from poolswap.inputs import fitted, make_inputs
 from poolswap.lift import lift
@@ -31,7 +32,7 @@ from poolswap.plan import make_plan
 from poolswap.sites import PoolSite, find_pools
 from poolswap.swap import restore, swap_pools
 
-SIDE = 256  # of a detector's own resizing: 800 takes a minute on a CPU and pools in the same places
+SIDE = 128  # of a detector's own resizing: 800 takes a minute on a CPU and pools in the same places
 
 
 @dataclass
@@ -108,12 +109,21 @@ def _is_whole_map(x: Tensor, kernel: Sequence[int]) -> bool:
 
 
 def run(model: nn.Module, inputs: Any) -> tuple[list[tuple[str, int]], list[tuple[int, ...]]]:
-    """(window kernels that ran, shapes of the outputs) of one forward without gradients."""
+    """(window kernels that ran, shapes of the outputs) of one forward without gradients.
+
+    A detector's outputs are its backbone's: how many boxes it finds follows the values, not the shapes.
+    """
+    outputs: list[Any] = []
+    last: Any = model.backbone if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform) else model
+    handle = last.register_forward_hook(lambda module, args, output: outputs.append(output))
     args, kwargs = fitted(model, inputs)
     kernels = _Kernels()
-    with torch.no_grad(), kernels:
-        output = model(*args, **kwargs)
-    return kernels.ran, [tuple(leaf.shape) for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    try:
+        with torch.no_grad(), kernels:
+            model(*args, **kwargs)
+    finally:
+        handle.remove()
+    return kernels.ran, [tuple(leaf.shape) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 def example_of(reference: str) -> Any:

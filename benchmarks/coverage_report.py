@@ -28,8 +28,9 @@ Made by `python benchmarks/coverage.py` with {versions}. One row per architectur
 - **Lifted**: for models with functional calls, a real forward on the CPU in eval and in train mode, from one seed,
   before and after lifting: every output bit-identical. Models that need targets in train mode have eval mode only.
 
-Architectures run on the meta device; those that cannot ({cpu}) run on the CPU. Detectors resize to 256 pixels here
-instead of 800, which changes no site. RAFT takes two images of 128 pixels. torchvision's quantised builders make float
+Architectures run on the meta device; those that cannot ({cpu}) run on the CPU. Detectors resize to 128 pixels here
+instead of 800, which changes no site, and the outputs compared are their backbone's feature maps: the number of boxes
+follows the values. RAFT takes two images of 128 pixels. torchvision's quantised builders make float
 models unless told otherwise, and are checked as those.
 
 ## Exceptions
@@ -46,13 +47,13 @@ Families without: {without}.
 """
 
 
-def write_report(rows: Sequence[Row], page: Path, table: Path) -> None:
+def write_report(rows: Sequence[Row], architectures: int, page: Path, table: Path) -> None:
     """Write the page (Markdown) and the table (CSV)."""
     cpu = Counter(str(row["family"]) for row in rows if row["device"] == "cpu")
     with_pools, without = _families(rows)
     text = _PAGE.format(
         versions=rows[0]["versions"],
-        totals=_totals(rows),
+        totals=_totals(rows, architectures),
         cpu=", ".join(f"{name} {count}" for name, count in sorted(cpu.items())) or "none",
         exceptions=_exceptions(rows),
         families="\n".join(with_pools),
@@ -72,7 +73,7 @@ def _cell(value: Any) -> Any:
     return ("x" if all(isinstance(item, int) for item in value) else "; ").join(map(str, value))
 
 
-def _totals(rows: Sequence[Row]) -> str:
+def _totals(rows: Sequence[Row], architectures: int) -> str:
     pooling = [row for row in rows if row["ran"]]
     functional = [row for row in rows if row["functional"]]
     second = [row for row in pooling if row["second_size"]]
@@ -82,7 +83,8 @@ def _totals(rows: Sequence[Row]) -> str:
     odd = sum(any(side % 2 for side in row["second_size"][-2:]) for row in second)
     return "\n".join(
         (
-            f"**{len(rows)} architectures, {len(pooling)} with window pooling, {problems} with a problem.**",
+            f"**{len(rows)} of {architectures} architectures checked, {len(pooling)} with window pooling, "
+            f"{problems} with a problem.**",
             f"{ran} window kernels ran, {found} window sites were found, {left} stock kernels are left after the swap.",
             f"{len(functional)} architectures call {calls} of them as functions; lifting "
             f"alone is bit-identical in {sum(row['lifted'] is not None for row in functional)} "
