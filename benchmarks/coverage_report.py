@@ -85,6 +85,11 @@ def _totals(rows: Sequence[Row], architectures: int) -> str:
         (
             f"**{len(rows)} of {architectures} architectures checked, {len(pooling)} with window pooling, "
             f"{problems} with a problem.**",
+            *(
+                ["The run that made this page was broken off: nothing is claimed about the others."]
+                if len(rows) < architectures
+                else []
+            ),
             f"{ran} window kernels ran, {found} window sites were found, {left} stock kernels are left after the swap.",
             f"{len(functional)} architectures call {calls} of them as functions; lifting "
             f"alone is bit-identical in {sum(row['lifted'] is not None for row in functional)} "
