@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import convert, env, errors, inspect, verify
+from poolswap.cli import convert, env, errors, evaluate, finetune, inspect, recalibrate, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -20,6 +20,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "convert": convert.convert,
     "verify": verify.verify,
+    "evaluate": evaluate.evaluate,
+    "recalibrate": recalibrate.recalibrate,
+    "finetune": finetune.finetune,
     "env": env.env,
 }
 
