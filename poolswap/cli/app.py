@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import convert, env, errors, evaluate, finetune, inspect, recalibrate, verify
+from poolswap.cli import convert, env, errors, evaluate, finetune, images, inspect, operators, recalibrate, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -23,6 +23,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "recalibrate": recalibrate.recalibrate,
     "finetune": finetune.finetune,
+    "operators": operators.operators,
+    "images": images.images,
     "env": env.env,
 }
 
