@@ -7,7 +7,7 @@ import torch
 from adapt.small import digits, net
 from torch import nn
 
-from poolswap.adapt import Recipe, evaluate, finetune, from_scratch, load_data, loaders
+from poolswap.adapt import Recipe, evaluate, finetune, from_scratch, loaders
 from poolswap.adapt.parts import freeze
 from poolswap.checkpoint import load_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
@@ -45,14 +45,14 @@ def test_the_control_is_trained_and_saved_the_same_way(tmp_path):
     assert result.rows[-1].beta is None
 
 
-def test_everything_of_a_recipe_at_once(tmp_path):
+@pytest.mark.parametrize("precision", [{"clip_grad": 1.0}, {"mixed_precision": "bf16"}], ids=["clipped", "bf16"])
+def test_everything_of_a_recipe_at_once(tmp_path, precision):
     recipe = Recipe(
         **FAST,
         opt="sgd",
         sched="step",
         warmup=1,
         layer_decay=0.8,
-        clip_grad=1.0,
         loss="bce",
         smoothing=0.1,
         mixup=0.2,
@@ -61,7 +61,7 @@ def test_everything_of_a_recipe_at_once(tmp_path):
         freeze=("conv1.*",),
         learn_beta=True,
         grad_accumulation=2,
-        mixed_precision="bf16",
+        **precision,
     )
     before = dict(net()[0].named_parameters())
     model, result = train(tmp_path, recipe)
@@ -135,8 +135,6 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
     """Stock, swap, recalibrate, finetune, evaluate: each says what it did, in JSON if asked."""
     monkeypatch.chdir(tmp_path)
     data = ["--data", "digits"]
-    small = load_data("digits", input_size=(3, 16, 16))
-    del small
 
     def run(*arguments):
         code = main(list(arguments))

@@ -11,6 +11,8 @@ import torch
 
 from poolswap.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow  # every process imports everything again
+
 SCRIPT = Path(__file__).with_name("processes.py")
 ROOT = Path(__file__).parents[2]
 
