@@ -161,7 +161,7 @@ def finetune(
         progress.rows.append(row)
         progress.loss_sum = 0.0
         written: dict[str, Any] = {**recipe.model_dump(mode="json"), "data": data.name}
-        source = judged if ema else wrapped
+        source = wrapped if sharded else judged  # a forward of the wrapper would wait for the other processes
         save_weights(accelerator, source, copy, folder, spec=spec, plan=plan, recipe=written, progress=progress)
         save_state(accelerator, folder, progress, ema)
         accelerator.log(row.model_dump(exclude={"epoch"}, exclude_none=True), step=row.epoch)
