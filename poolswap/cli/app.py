@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import bench, convert, env, errors, images, inspect, operators, verify
+from poolswap.cli import (
+    bench,
+    convert,
+    env,
+    errors,
+    evaluate,
+    finetune,
+    images,
+    inspect,
+    operators,
+    recalibrate,
+    verify,
+)
 from poolswap.cli.backend import BackendName, using, with_backend_option
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
@@ -21,6 +33,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "convert": convert.convert,
     "verify": verify.verify,
+    "evaluate": evaluate.evaluate,
+    "recalibrate": recalibrate.recalibrate,
+    "finetune": finetune.finetune,
     "operators": operators.operators,
     "images": images.images,
     "bench": bench.bench,
@@ -28,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset({"convert", "verify", "images", "bench"})
+COMPUTING = frozenset({"convert", "verify", "evaluate", "recalibrate", "finetune", "images", "bench"})
 
 app = typer.Typer(
     name="poolswap",
