@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from poolswap.ablate.study import Adapt, Order, Study, parse_layers
+from poolswap.checkpoint import load_model
 from poolswap.errors import InputError
 from poolswap.nn.registry import parse_operator
 from poolswap.plan import make_plan
-from poolswap.sites import PoolSite
+from poolswap.sites import PoolSite, find_pools
 from poolswap.userfile import split_reference
 from poolswap.weights import sha256_of
 
@@ -93,6 +94,18 @@ class Grid(BaseModel):
         """The trials of part `number` (from 1) of `of`. The parts depend on the keys alone, and have no trial twice."""
         keys = sorted(self.trials)[number - 1 :: of]
         return {key: trial for key, trial in self.trials.items() if key in set(keys)}
+
+
+def grid_of(study: Study) -> Grid:
+    """`make_grid` with the sites of the study's model; no weights are read but a checkpoint's own."""
+    model, spec = load_model(
+        study.model,
+        num_classes=study.num_classes,
+        in_chans=study.in_chans,
+        input_size=study.input_size,
+        model_args=study.model_args,
+    )
+    return make_grid(study, find_pools(model, spec.input_size))
 
 
 def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Literal
 
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.runs import Failure, RunFolder
-from poolswap.errors import CheckError
+from poolswap.errors import CheckError, InputError
 
 Outcome = Literal["done", "failed", "elsewhere"]
 Engine = Callable[[RunFolder, Mapping[str, Trial]], Iterator[tuple[str, Outcome]]]
@@ -162,3 +163,12 @@ def _last_lines(folder: RunFolder, key: str) -> str:
     except OSError:
         return ""
     return "\n".join(lines[-_LAST_LINES:])
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/4" -> (2, 4). Raises InputError."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise InputError(f"--shard {text!r} is not I/N with I from 1 to N", "write for example --shard 1/4")
+    return number, of
