@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import ablate, convert, env, errors, inspect, report, verify
+from poolswap.cli import ablate, convert, env, errors, images, inspect, operators, report, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -22,6 +22,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify.verify,
     "ablate": ablate.ablate,
     "report": report.report,
+    "operators": operators.operators,
+    "images": images.images,
     "env": env.env,
 }
 
