@@ -36,7 +36,7 @@ class Check:
     only: tuple[tuple[str, str], ...]
 
     def failures(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows for which it does not hold; a row without the number is one. Raises InputError where none is meant."""
+        """The rows for which it does not hold, as for one without the number. Raises InputError where none is meant."""
         for name in (self.metric, *(name for name, _ in self.only)):
             if rows and name not in rows[0]:
                 raise InputError(f"--check: there is no column {name!r}", f"the columns are {', '.join(rows[0])}")

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from poolswap.ablate.grid import Trial
-from poolswap.ablate.trial import load
-from poolswap.adapt import Recipe
+from poolswap.ablate.trial import load, recipe_of
 from poolswap.inputs import seeded_inputs
 
 _COSTS = 5.0  # seconds that a trial takes to load, and to compare time and memory
@@ -36,7 +35,7 @@ def estimate_seconds(trials: Iterable[Trial]) -> float:
         if trial.adapt == "recalibrate":
             total += min(train, trial.recalibrate_batches or train) * forward
         elif trial.adapt != "none":
-            total += Recipe(**trial.recipe).epochs * (train * step + test * forward)
+            total += recipe_of(trial).epochs * (train * step + test * forward)
     return total
 
 

@@ -114,9 +114,7 @@ def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
     Raises NothingToReplaceError where the model has no such layer, InputError where the study does not fit it.
     """
     _check(study)
-    everything = make_plan(
-        sites, "all", op=study.kind, exclude=study.exclude, include_global=study.include_global
-    )
+    everything = make_plan(sites, "all", op=study.kind, exclude=study.exclude, include_global=study.include_global)
     places = {swap.site.path: swap.site for swap in everything.swaps}
     base = _common(study)
     cells, trials = [], {}

@@ -24,7 +24,9 @@ class Costs(NamedTuple):
     memory: int
 
 
-def compare_costs(stock: nn.Module, swapped: nn.Module, input_size: Sequence[int], *, batch: int) -> tuple[Costs, Costs]:
+def compare_costs(
+    stock: nn.Module, swapped: nn.Module, input_size: Sequence[int], *, batch: int
+) -> tuple[Costs, Costs]:
     """(stock's, swapped's) costs on the same seeded batch, on the models' device.
 
     The models take turns, so that what else the machine does falls on both; the shortest round counts.
@@ -39,9 +41,7 @@ def compare_costs(stock: nn.Module, swapped: nn.Module, input_size: Sequence[int
         while len(times[0]) < 3 or (len(times[0]) < _ROUNDS and time.perf_counter() - start < _SECONDS):
             for model, seen in zip(models, times, strict=True):
                 seen.append(_seconds(model, inputs))
-    first, second = (
-        Costs(min(seen), _memory(model, inputs)) for model, seen in zip(models, times, strict=True)
-    )
+    first, second = (Costs(min(seen), _memory(model, inputs)) for model, seen in zip(models, times, strict=True))
     return first, second
 
 

@@ -29,7 +29,9 @@ class Progress:
     def add(self, key: str, outcome: str) -> None:
         """A trial ended."""
         result = self.folder.result(key) if outcome == "done" else None
-        self._ended.append((name(self._cells[key]), outcome, *((result.top1, result.seconds) if result else (None, 0.0))))
+        self._ended.append(
+            (name(self._cells[key]), outcome, *((result.top1, result.seconds) if result else (None, 0.0)))
+        )
 
     def last(self) -> str:
         """The trial that ended last, in a line."""

@@ -113,7 +113,7 @@ class _Worker:
             answer = process.stdout.readline().strip()
         if answer in ("done", "failed", "elsewhere"):
             return answer  # type: ignore[return-value]
-        code = process.wait()
+        code = _end(process)
         if not self.stopped:
             self.folder.write_failure(key, Failure(error=_death(code), traceback=_last_lines(self.folder, key)))
         return "failed"
@@ -121,14 +121,9 @@ class _Worker:
     def stop(self) -> None:
         with self._starting:
             self.stopped = True
-            if self._process is None:
-                return
-            self._process.kill()  # results are written at once or not at all
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    with suppress(OSError):
-                        stream.close()
+            if self._process is not None:
+                self._process.kill()  # results are written at once or not at all
+                _end(self._process)
 
     def _started(self) -> subprocess.Popen[str]:
         with self._starting:
@@ -144,6 +139,16 @@ class _Worker:
                     start_new_session=True,  # Ctrl-C is for this process, which ends the others in order
                 )
             return self._process
+
+
+def _end(process: subprocess.Popen[str]) -> int:
+    """The exit code of a process that is ending; its pipes are closed."""
+    code = process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):  # what is left in the pipe to a dead process
+                stream.close()
+    return code
 
 
 def _threads(jobs: int) -> int:

@@ -1,12 +1,12 @@
 """The runs folder: one directory a trial, named by its key, written so that a kill at any moment costs only that trial.
 
-    RUN/study.yaml                the study, with every default
-    RUN/grid.json                 its layers, cells and trials
-    RUN/trials/KEY/trial.json     what defines the trial
-    RUN/trials/KEY/result.json    what was measured, or
-    RUN/trials/KEY/failure.json   what went wrong
-    RUN/trials/KEY/log.txt        what was printed meanwhile
-    RUN/trials/KEY/training/      checkpoints, while it trains
+RUN/study.yaml                the study, with every default
+RUN/grid.json                 its layers, cells and trials
+RUN/trials/KEY/trial.json     what defines the trial
+RUN/trials/KEY/result.json    what was measured, or
+RUN/trials/KEY/failure.json   what went wrong
+RUN/trials/KEY/log.txt        what was printed meanwhile
+RUN/trials/KEY/training/      checkpoints, while it trains
 """
 
 from __future__ import annotations

@@ -12,8 +12,10 @@ import numpy as np
 _DRAWS = 4000
 _SEED = 0
 _Z = 1.959964  # 97.5% quantile of the normal distribution, and of Student's t for 1, 2, ... degrees of freedom:
-_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
-_T += (2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860)
+_T = (
+    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
+    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
+)
 
 
 class Verdict(StrEnum):
@@ -37,9 +39,9 @@ def paired_interval(differences: Any) -> Interval:
     """The mean of (seeds, images) differences and its 95% bootstrap interval.
 
     Two things are drawn: which images the test set holds, and which seeds were run. Percentiles over a handful of seeds
-    are far too narrow, so the seeds' deviations are widened by sqrt(n / (n - 1)) t / z, which makes the interval that of
-    Student's t where differences are normal (Hesterberg, The American Statistician 2015, section 3.2). With one seed
-    only the images are drawn: the interval then says nothing about training again.
+    are far too narrow, so the seeds' deviations are widened by sqrt(n / (n - 1)) t / z, which makes the interval about
+    Student's where differences are normal (after Hesterberg, The American Statistician 2015). With one seed only the
+    images are drawn: the interval then says nothing about training again.
     """
     table = np.asarray(differences, dtype=np.float64)
     seeds, images = table.shape

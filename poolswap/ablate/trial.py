@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from poolswap.ablate.grid import Trial
@@ -98,6 +99,16 @@ def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
     )
 
 
+def recipe_of(trial: Trial) -> Recipe:
+    """How the trial is trained; its seed is the recipe's. Raises InputError for a field that no recipe has."""
+    try:
+        return Recipe(**{"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise InputError(f"the recipe's {where}: {first['msg']}", f"it has {', '.join(Recipe.model_fields)}") from None
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What a reader must know to compare the numbers with others."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -109,8 +120,7 @@ def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSp
         train, _ = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
         recalibrate(model, train, batches=trial.recalibrate_batches)
     elif trial.adapt in ("finetune", "scratch"):
-        recipe = Recipe(**{"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
-        finetune(model, data, recipe, folder / "training", spec=spec, plan=plan, resume=True)
+        finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, resume=True)
     return model
 
 

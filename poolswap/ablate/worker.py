@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.runs import Failure, RunFolder
@@ -37,7 +39,7 @@ def execute(folder: RunFolder, key: str, trial: Trial) -> str:
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends, or this process is ended."""
     folder = RunFolder(sys.argv[1])
     if len(sys.argv) > 2:
         import torch
@@ -46,11 +48,24 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer
     trials = folder.grid().trials
-    for line in sys.stdin:
-        key = line.strip()
+    for key in _keys():
         with _logging(folder.trial(key)):
             outcome = execute(folder, key, trials[key])
         print(outcome, file=answers, flush=True)
+
+
+def _keys() -> Iterator[str]:
+    """Lines of stdin as they come. Where stdin ends, whoever started this process has: it ends too, in mid-trial."""
+    lines: Queue[str] = Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line.strip())
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def ablate(
     from poolswap.ablate.estimate import estimate_seconds
     from poolswap.ablate.grid import grid_of
     from poolswap.ablate.progress import Progress, duration
-    from poolswap.ablate.run import local_engine, parse_shard, run_trials
+    from poolswap.ablate.run import parse_shard, run_trials
     from poolswap.ablate.runs import RunFolder
     from poolswap.ablate.study import Study
     from poolswap.errors import CheckError
@@ -104,7 +104,11 @@ def ablate(
         output.table(
             None,
             ["layers", "order", "to", "adapt", "seed", "trial", "done"],
-            [[c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in pending] for c in grid.cells if c.key in mine],
+            [
+                [c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in pending]
+                for c in grid.cells
+                if c.key in mine
+            ],
         )
         return
     folder.open(asked, grid)

@@ -25,7 +25,8 @@ def report(
     """Write report.html, report.md, report.csv and the pictures; an earlier report there is replaced."""
     from poolswap.ablate.check import parse_check
     from poolswap.ablate.report import summarise, write_report
-    from poolswap.ablate.report.write import headlines, interval, spread
+    from poolswap.ablate.report.figures import spread
+    from poolswap.ablate.report.write import headlines, interval
     from poolswap.ablate.runs import RunFolder
     from poolswap.errors import CheckError
 
@@ -38,7 +39,16 @@ def report(
         f"{summary.study.model} on {summary.study.data}: {summary.finished} of {summary.trials} trials",
         ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", "time", "memory"],
         [
-            [row.name, row.adapt, row.seeds, spread(row), interval(row), row.verdict, row.latency_ratio, row.memory_ratio]
+            [
+                row.name,
+                row.adapt,
+                row.seeds,
+                spread(row),
+                interval(row),
+                row.verdict,
+                row.latency_ratio,
+                row.memory_ratio,
+            ]
             for row in summary.rows
         ],
     )

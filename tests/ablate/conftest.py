@@ -9,6 +9,7 @@ from poolswap.ablate.runs import Failure, RunFolder
 from poolswap.ablate.study import Study
 from poolswap.sites import find_pools
 
+
 @pytest.fixture
 def make_run(tmp_path):
     """make_run(**fields of the study) -> (folder, grid) in which replacing n layers makes 2 n + seed images wrong."""
@@ -17,7 +18,13 @@ def make_run(tmp_path):
         net = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Flatten())
         size = (3, 16, 16)
         study = Study.make(
-            {"model": "<net>.py:net", "data": "digits", "weights": "pretrained", "adapt": ["none", "finetune"], **fields}
+            {
+                "model": "<net>.py:net",
+                "data": "digits",
+                "weights": "pretrained",
+                "adapt": ["none", "finetune"],
+                **fields,
+            }
         )
         grid = make_grid(study, find_pools(net, size))
         folder = RunFolder(tmp_path / name)

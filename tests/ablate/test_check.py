@@ -33,7 +33,16 @@ def test_a_row_without_the_number_does_not_hold():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "top1", "top1 >=", "top1 >= x", "top1 => 1", "__import__('os').system('id') > 0", "a > 1 or 1 > 0", "a > 1 for b"],
+    [
+        "",
+        "top1",
+        "top1 >=",
+        "top1 >= x",
+        "top1 => 1",
+        "__import__('os').system('id') > 0",
+        "a > 1 or 1 > 0",
+        "a > 1 for b",
+    ],
 )
 def test_anything_else_is_an_error(text):
     with pytest.raises(InputError, match="--check"):

@@ -61,9 +61,7 @@ def test_without_its_control_a_variant_gets_no_verdict(make_run):
 
 def test_shards_in_several_folders_are_one_report(make_run):
     whole, grid = make_run("whole")
-    halves = [
-        make_run(f"half{n}", leave_out=lambda trial, n=n: trial.key not in grid.shard(n, 2))[0] for n in (1, 2)
-    ]
+    halves = [make_run(f"half{n}", leave_out=lambda trial, n=n: trial.key not in grid.shard(n, 2))[0] for n in (1, 2)]
     assert all(summarise([half]).finished < len(grid.trials) for half in halves)
     assert summarise(halves) == summarise([whole])
 
@@ -83,7 +81,9 @@ def test_single_layers_are_drawn_by_their_accuracy_and_others_by_their_drift(mak
 
 def test_headlines_say_the_interval_and_the_verdict(make_run):
     (as_is, tuned) = headlines(summarise([make_run()[0]]))
-    assert as_is[1].startswith("all 2 layers to soft, as they are: top-1 -1.97 points against the control (95% interval ")
+    assert as_is[1].startswith(
+        "all 2 layers to soft, as they are: top-1 -1.97 points against the control (95% interval "
+    )
     assert tuned[1].endswith(f": {tuned[0]}.")
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolswap.ablate.report.summary import Row, Strip, Summary
 from poolswap.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers and on light and dark paper.
@@ -50,7 +49,12 @@ def draw(summary: Summary, theme: Theme) -> list[Picture]:
         import matplotlib as mpl
     except ImportError:
         raise MissingExtraError("matplotlib", "report") from None
-    settings = {"text.color": theme.ink, "axes.labelcolor": theme.ink, "axes.edgecolor": theme.line, "font.size": 11}
+    settings: dict[Any, Any] = {
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.line,
+        "font.size": 11,
+    }
     settings |= {"xtick.color": theme.ink, "ytick.color": theme.ink, "axes.facecolor": "none"}
     settings |= {"figure.facecolor": theme.paper, "svg.fonttype": "none", "grid.color": theme.line}
     with mpl.rc_context(settings):
@@ -78,7 +82,7 @@ def _layers(summary: Summary, theme: Theme) -> Picture | None:
     return picture
 
 
-def _line(picture: Picture, axes: Axes, rows: Sequence[Row], shift: float, label: str, n: int) -> None:
+def _line(picture: Picture, axes: Any, rows: Sequence[Row], shift: float, label: str, n: int) -> None:
     colour, marker = _SERIES[n % len(_SERIES)], _MARKERS[n % len(_MARKERS)]
     axes.plot([row.layers + shift for row in rows], [row.top1 for row in rows], color=colour, linewidth=1.4, zorder=2)
     for row in rows:
@@ -138,7 +142,7 @@ def _network(summary: Summary, theme: Theme) -> Picture | None:
     return picture
 
 
-def _boxes(picture: Picture, axes: Axes, strip: Strip, summary: Summary, theme: Theme) -> None:
+def _boxes(picture: Picture, axes: Any, strip: Strip, summary: Summary, theme: Theme) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     known = [abs(value) for other in summary.strips for value in other.values if value is not None]
@@ -175,7 +179,7 @@ def _said(row: Row) -> str:
     return f"; {row.top1_delta:+.2f} to the control [{row.top1_low:+.2f}, {row.top1_high:+.2f}], {row.verdict}"
 
 
-def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Axes]:
+def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
@@ -186,5 +190,5 @@ def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Axes]:
     return Picture(name, title, figure), axes
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Any) -> None:
     axes.legend(frameon=False, fontsize=9, loc="best")

@@ -122,7 +122,8 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
     for other in folders[1:]:
         if other.grid().trials != grid.trials:
             raise InputError(
-                f"{folders[0].path} and {other.path} are of different studies", "report on shards of one study at a time"
+                f"{folders[0].path} and {other.path} are of different studies",
+                "report on shards of one study at a time",
             )
     results = {key: found for key in grid.trials if (found := _first(folders, key)) is not None}
     problems = _problems(folders, grid, results)
@@ -221,7 +222,8 @@ def _against(pairs: list[tuple[Result, Result]], adapt: Adapt) -> dict[str, Any]
         "loss_delta": _mean([a.loss - b.loss for a, b in pairs]),
         "shift_delta": _mean(
             [
-                None if a.shift_consistency is None or b.shift_consistency is None
+                None
+                if a.shift_consistency is None or b.shift_consistency is None
                 else a.shift_consistency - b.shift_consistency
                 for a, b in pairs
             ]

@@ -39,7 +39,9 @@ def write_report(summary: Summary, folder: Path | str, *, force: bool = False) -
     for picture in pictures:
         for form in ("png", "svg"):
             with atomic_path(folder / f"report-{picture.name}.{form}", force=force) as temporary:
-                picture.figure.savefig(temporary, format=form, dpi=160, metadata={"Date": None} if form == "svg" else {})
+                picture.figure.savefig(
+                    temporary, format=form, dpi=160, metadata={"Date": None} if form == "svg" else {}
+                )
     return paths
 
 
@@ -91,7 +93,9 @@ def inline(picture: Picture) -> str:
     svg = re.sub(rf'\bid="(?!{picture.name}-tip-)', f'id="{picture.name}-', svg)
     svg = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\1{picture.name}-", svg)
     for gid, text in picture.tips.items():
-        svg = svg.replace(f'<g id="{gid}"', f'<g id="{gid}" class="tip" tabindex="0" role="img" aria-label="{escape(text)}"')
+        svg = svg.replace(
+            f'<g id="{gid}"', f'<g id="{gid}" class="tip" tabindex="0" role="img" aria-label="{escape(text)}"'
+        )
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     return svg
