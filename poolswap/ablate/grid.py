@@ -92,8 +92,8 @@ class Grid(BaseModel):
 
     def shard(self, number: int, of: int) -> dict[str, Trial]:
         """The trials of part `number` (from 1) of `of`. The parts depend on the keys alone, and have no trial twice."""
-        keys = sorted(self.trials)[number - 1 :: of]
-        return {key: trial for key, trial in self.trials.items() if key in set(keys)}
+        mine = set(sorted(self.trials)[number - 1 :: of])
+        return {key: trial for key, trial in self.trials.items() if key in mine}
 
 
 def grid_of(study: Study) -> Grid:
@@ -117,12 +117,13 @@ def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
     everything = make_plan(sites, "all", op=study.kind, exclude=study.exclude, include_global=study.include_global)
     places = {swap.site.path: swap.site for swap in everything.swaps}
     base = _common(study)
+    files = {to: _files(study, to) for to in (None, *study.to)}
     cells, trials = [], {}
     for layers, order, to, paths in _rows(study, tuple(places)):
         for adapt in study.adapt:
             # Nothing is random where nothing is adapted: one trial says it all.
             for seed in study.seeds[:1] if adapt == "none" else study.seeds:
-                trial = Trial(**base, **_adaptation(study, adapt, seed), paths=paths, to=to, files=_files(study, to))
+                trial = Trial(**base, **_adaptation(study, adapt, seed), paths=paths, to=to, files=files[to])
                 trials[trial.key] = trial
                 cells.append(
                     Cell(layers=layers, order=order, to=to, adapt=adapt, seed=seed, paths=paths, key=trial.key)

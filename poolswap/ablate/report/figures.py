@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind readers and on light and dark paper.
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c2a", "#777777")
 _MARKERS = "osD^vP*X"
+_MOST = 10  # names in a legend, and networks in a picture: beyond, the tooltips and the table say it
 _BETTER, _WORSE, _MOVED = (0, 114, 178), (213, 94, 0), (204, 121, 167)
 
 
@@ -127,11 +128,11 @@ def _network(summary: Summary, theme: Theme) -> Picture | None:
 
     if not summary.strips:
         return None
-    layers = summary.layers
-    figure = Figure(figsize=(max(11.0, 1.1 * len(layers)), 1.6 * len(summary.strips)), layout="constrained")
+    layers, strips = summary.layers, summary.strips[:_MOST]
+    figure = Figure(figsize=(max(11.0, 1.1 * len(layers)), 1.6 * len(strips)), layout="constrained")
     title = "How sensitive each pooling layer is"
     picture = Picture("network", title, figure)
-    for axes, strip in zip(figure.subplots(len(summary.strips), squeeze=False)[:, 0], summary.strips, strict=True):
+    for axes, strip in zip(figure.subplots(len(strips), squeeze=False)[:, 0], strips, strict=True):
         axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-1.0, 1.0))
         axes.axis("off")
         axes.set_title(strip.title, fontsize=11, loc="left")
@@ -191,4 +192,5 @@ def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Any]:
 
 
 def _legend(axes: Any) -> None:
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    if len(axes.get_legend_handles_labels()[0]) <= _MOST:
+        axes.legend(frameon=False, fontsize=9, loc="best")
