@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from poolswap.ablate.grid import Trial
@@ -42,7 +41,7 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     swap_pools(model, plan)
     control_costs, costs = compare_costs(stock, model, spec.input_size, batch=trial.batch_size)
     del stock
-    model = _adapt(trial, model, data, plan, spec, folder)
+    _adapt(trial, model, data, plan, spec, folder)
     _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
     measured = evaluate(model, images, shift=_SHIFT)
     return Result(
@@ -77,7 +76,7 @@ def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, Mod
         seed=trial.seed if trial.adapt == "scratch" else 0,
         device=device,
     )
-    return load_data(trial.data, input_size=spec.input_size), model, spec
+    return load_data(trial.data, input_size=spec.input_size, model=model), model, spec
 
 
 def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
@@ -101,12 +100,7 @@ def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
 
 def recipe_of(trial: Trial) -> Recipe:
     """How the trial is trained; its seed is the recipe's. Raises InputError for a field that no recipe has."""
-    try:
-        return Recipe(**{"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise InputError(f"the recipe's {where}: {first['msg']}", f"it has {', '.join(Recipe.model_fields)}") from None
+    return Recipe.make({"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -115,13 +109,14 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {**versions(), "device": f"{device.type}: {name}", "threads": torch.get_num_threads()}
 
 
-def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> nn.Module:
+def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> None:
     if trial.adapt == "recalibrate":
         train, _ = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
         recalibrate(model, train, batches=trial.recalibrate_batches)
     elif trial.adapt in ("finetune", "scratch"):
-        finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, resume=True)
-    return model
+        like = floating_tensor(model)
+        place = str(like.device) if like is not None else None
+        finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, device=place)
 
 
 def _correct(model: nn.Module, images: Any) -> str:
