@@ -11,7 +11,7 @@ from torch import nn
 
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.trial import load, recipe_of
-from poolswap.inputs import seeded_inputs
+from poolswap.inputs import fitted, seeded_inputs
 
 _COSTS = 5.0  # seconds that a trial takes to load, and to compare time and memory
 _EVALUATIONS = 3  # passes over the test images: the metrics, the shifted images, image by image
@@ -41,9 +41,7 @@ def estimate_seconds(trials: Iterable[Trial]) -> float:
 
 def _times(model: nn.Module, input_size: tuple[int, ...], batch: int) -> tuple[float, float]:
     """(seconds of a forward, of a forward and backward) of one batch; the shorter of two."""
-    args, kwargs = seeded_inputs(model, input_size, seed=0, batch=batch)
-    device = next(iter(model.parameters())).device
-    args = tuple(value.to(device) if isinstance(value, torch.Tensor) else value for value in args)
+    args, kwargs = fitted(model, seeded_inputs(model, input_size, seed=0, batch=batch))
     times = []
     for _ in range(2):
         start = time.perf_counter()
