@@ -45,8 +45,9 @@ def load_data(
 
     Readers: torch/NAME, hfds/NAME, hfids/NAME, tfds/NAME, wds/PATTERN, with `root` and `splits` as timm takes them.
     The transforms are resolved from the configuration of `model`; `augment` are further arguments of
-    timm.data.create_transform for training images, such as {"hflip": 0.0}; the digits are never augmented. The network
-    is touched only by readers that are remote, or for `download`. Raises InputError for data that cannot be used.
+    timm.data.create_transform for training images, such as {"hflip": 0.0}; the digits are never augmented.
+    `num_classes` is for data that does not say how many it has. The network is touched only by readers that are remote,
+    or for `download`. Raises InputError for data that cannot be used.
     """
     size = tuple(input_size or _DEFAULT_SIZE)
     if name == "digits":
@@ -68,13 +69,11 @@ def load_data(
             f"{name}: training and validation images have different classes: {', '.join(odd)}",
             "give both the same class folders",
         )
-    count = num_classes or len(train_classes)
+    count = len(train_classes) or num_classes
     if not count:
         raise InputError(f"{name} does not say how many classes it has", "tell with --num-classes N")
     if train_classes and len(train_classes) < 2:
         raise InputError(f"{name} has one class only: {train_classes[0]}", f"{_LAYOUT}, one folder per class")
-    if train_classes and len(train_classes) > count:
-        raise InputError(f"{name} has {len(train_classes)} classes, not {count}", f"--num-classes {len(train_classes)}")
     return Data(train, val, count, name, train_classes)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from poolswap.adapt.anneal import Annealing, betas_of, learn_betas
 from poolswap.adapt.data import Data, is_iterable
 from poolswap.adapt.engine import BEST, LAST, is_sharded, make_accelerator, prepare_folder, save_weights
-from poolswap.adapt.evaluate import evaluate
+from poolswap.adapt.evaluate import check_classifier, evaluate
 from poolswap.adapt.loaders import loaders
 from poolswap.adapt.parts import freeze, make_loss, make_mixup, make_optimizer, make_schedule
 from poolswap.adapt.recipe import Recipe
@@ -122,7 +122,9 @@ def finetune(
             images, targets = mix(images.to(accelerator.device), targets.to(accelerator.device))
             with accelerator.accumulate(wrapped):
                 with accelerator.autocast():
-                    loss = loss_of(wrapped(images), targets)
+                    logits = wrapped(images)
+                    check_classifier(logits, data.num_classes)
+                    loss = loss_of(logits, targets)
                 mean = float(accelerator.reduce(loss.detach().clone(), "mean"))
                 if not math.isfinite(mean):
                     raise CheckError(

@@ -103,13 +103,18 @@ class Loader:
             except (OSError, RuntimeError) as error:
                 raise InputError(f"the data cannot be read: {first_line(error)}", "check the shards") from error
             return
-        yield from DataLoader(
-            _Readable(self.dataset, self.seed * _STRIDE + epoch),
-            batch_sampler=_Order(self, epoch, start),
-            num_workers=self.workers,
-            collate_fn=_collate,
-            pin_memory=torch.cuda.is_available(),
-        )
+        try:
+            yield from DataLoader(
+                _Readable(self.dataset, self.seed * _STRIDE + epoch),
+                batch_sampler=_Order(self, epoch, start),
+                num_workers=self.workers,
+                collate_fn=_collate,
+                pin_memory=torch.cuda.is_available(),
+            )
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(f"a process that reads images was lost: {first_line(error)}", "--workers 0") from error
 
 
 def loaders(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -48,7 +49,17 @@ class Progress(BaseModel):
 
 
 def save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema: nn.Module | None) -> None:
-    """Write `state-UPDATES` beside the last one, then remove the last one."""
+    """Write `state-UPDATES` beside the last one, then remove the last one. Raises InputError for a full disk."""
+    try:
+        _save_state(accelerator, folder, progress, ema)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"the training state cannot be written to {folder}: {first_line(error)}",
+            "free some space, then go on with --resume",
+        ) from error
+
+
+def _save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema: nn.Module | None) -> None:
     target, partial = folder / f"state-{progress.updates:09d}", folder / ".state-partial"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)

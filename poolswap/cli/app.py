@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import ablate, convert, env, errors, images, inspect, operators, report, verify
+from poolswap.cli import (
+    ablate,
+    convert,
+    env,
+    errors,
+    evaluate,
+    finetune,
+    images,
+    inspect,
+    operators,
+    recalibrate,
+    report,
+    verify,
+)
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -20,6 +33,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "convert": convert.convert,
     "verify": verify.verify,
+    "evaluate": evaluate.evaluate,
+    "recalibrate": recalibrate.recalibrate,
+    "finetune": finetune.finetune,
     "ablate": ablate.ablate,
     "report": report.report,
     "operators": operators.operators,

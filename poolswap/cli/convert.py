@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,8 @@ from poolswap.cli.options import (
 from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from poolswap.drift import Drift
     from poolswap.models import ModelSpec
     from poolswap.plan import Plan
@@ -80,6 +82,13 @@ def convert(
     state_dict: Annotated[
         Path | None, typer.Option(metavar="FILE.pt", help="Also write the bare state dict, for torch.load.")
     ] = None,
+    finetune: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Then train on this data, as poolswap finetune does.")
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="With --finetune: new BatchNorm statistics first.")
+    ] = False,
+    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe of --finetune, in YAML.")] = None,
     pretrained: PretrainedOption = False,
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -110,6 +119,8 @@ def convert(
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
+    if (recalibrate or recipe) and not finetune:
+        raise InputError("--recalibrate and --recipe need data", "name it with --finetune DATA")
     net, spec = load(
         model,
         pretrained=pretrained,
@@ -146,10 +157,40 @@ def convert(
             check_writable(path, force=force)
     drift = measure_drift(net, given, spec.input_size, example=inputs)
     report = swap_pools(net, given)
-    save_checkpoint(net, target, spec=spec, plan=given, example=inputs, force=force)
+    written = _recover(output, net, spec, given, finetune, target, recalibrate, recipe, force) if finetune else None
+    save_checkpoint(net, target, spec=spec, plan=given, recipe=written, example=inputs, force=force)
     if state_dict:
         save_state_dict(net, state_dict, force=force)
     _print_conversion(output, spec, report, drift, target)
+
+
+def _recover(
+    output: Output,
+    net: nn.Module,
+    spec: ModelSpec,
+    plan: Plan,
+    name: str,
+    target: Path,
+    first_recalibrate: bool,
+    recipe: Path | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Recalibrate and train the swapped model; returns what the checkpoint says of it."""
+    from poolswap.adapt import Recipe, evaluate, load_data, loaders, recalibrate
+    from poolswap.cli.data import train
+
+    settings = Recipe.make(Recipe.read(recipe) if recipe else {})
+    data = load_data(name, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
+    images, val = loaders(data, settings.batch_size, settings.workers, settings.seed, settings.on_bad_image)
+    output.note(f"top-1 after the swap: {evaluate(net, val, shift=None).top1:.2f}%")
+    if first_recalibrate:
+        layers = recalibrate(net, images)
+        after = evaluate(net, val, shift=None).top1
+        output.note(f"top-1 after recalibrating {layers} BatchNorm layers: {after:.2f}%")
+    folder = target.with_name(f"{target.stem}-training")
+    train(output, net, data, settings, folder, spec=spec, plan=plan, resume=False, force=force)
+    net.cpu().eval()
+    return {**settings.model_dump(mode="json"), "data": data.name, "recalibrated": first_recalibrate}
 
 
 def _pair(text: str) -> tuple[str, str]:
