@@ -29,10 +29,12 @@ def make_accelerator(recipe: Recipe, folder: Path, device: str | None) -> Accele
     """
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
     except ImportError:
         raise MissingExtraError("accelerate, which trains,", "train") from None
     if recipe.tracker and find_spec(recipe.tracker) is None:
         raise InputError(f"the tracker {recipe.tracker} is not installed", f"pip install {recipe.tracker}")
+    AcceleratorState._reset_state()  # one process may train several times, in different precisions
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=recipe.mixed_precision,
