@@ -176,6 +176,7 @@ def test_a_folder_of_something_else_is_not_touched():
         open_run("mine")
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_gives_what_an_undisturbed_run_gives():
     arguments = [sys.executable, "-m", "poolswap", "ablate", "net.py:net", "--data", "digits", "--adapt", "scratch"]
     arguments += ["--layers", "1", "--seeds", "2", "--input-size", "3,8,8", "--recipe", "epochs=1"]
