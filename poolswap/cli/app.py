@@ -12,6 +12,7 @@ import typer
 
 import poolswap
 from poolswap.cli import (
+    ablate,
     bench,
     convert,
     env,
@@ -22,6 +23,7 @@ from poolswap.cli import (
     inspect,
     operators,
     recalibrate,
+    report,
     verify,
 )
 from poolswap.cli.backend import BackendName, using, with_backend_option
@@ -36,6 +38,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "recalibrate": recalibrate.recalibrate,
     "finetune": finetune.finetune,
+    "ablate": ablate.ablate,
+    "report": report.report,
     "operators": operators.operators,
     "images": images.images,
     "bench": bench.bench,
@@ -43,7 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset({"convert", "verify", "evaluate", "recalibrate", "finetune", "images", "bench"})
+COMPUTING = frozenset({"convert", "verify", "evaluate", "recalibrate", "finetune", "ablate", "images", "bench"})
 
 app = typer.Typer(
     name="poolswap",
