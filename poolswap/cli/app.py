@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import convert, env, errors, inspect, verify
+from poolswap.cli import convert, env, errors, export, inspect, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "convert": convert.convert,
     "verify": verify.verify,
+    "export": export.export,
     "env": env.env,
 }
 

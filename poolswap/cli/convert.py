@@ -27,6 +27,7 @@ from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
     from poolswap.drift import Drift
+    from poolswap.export import ExportReport
     from poolswap.models import ModelSpec
     from poolswap.plan import Plan
     from poolswap.swap import SwapReport
@@ -69,6 +70,9 @@ def convert(
     state_dict: Annotated[
         Path | None, typer.Option(metavar="FILE.pt", help="Also write the bare state dict, for torch.load.")
     ] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Also export the checkpoint: onnx, pt2, ... (poolswap export).")
+    ] = None,
     pretrained: PretrainedOption = False,
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -85,6 +89,7 @@ def convert(
     from poolswap.checkpoint import default_name, save_checkpoint
     from poolswap.drift import measure_drift
     from poolswap.errors import InputError
+    from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
     from poolswap.plan import Plan, make_plan
     from poolswap.sites import find_pools
@@ -96,6 +101,8 @@ def convert(
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
+    if export:
+        find_format(export).check_available()
     net, spec = load(
         model,
         pretrained=pretrained,
@@ -126,15 +133,17 @@ def convert(
         _print_plan(output, given, spec)
         return
     target = out or Path(default_name(spec, given))
-    for path in (target, state_dict):
+    exported = default_path(target, export) if export else None
+    for path in (target, state_dict, exported):
         if path:
             check_writable(path, force=force)
     drift = measure_drift(net, given, spec.input_size, example=inputs)
     report = swap_pools(net, given)
-    save_checkpoint(net, target, spec=spec, plan=given, example=inputs, force=force)
+    manifest = save_checkpoint(net, target, spec=spec, plan=given, example=inputs, force=force)
     if state_dict:
         save_state_dict(net, state_dict, force=force)
-    _print_conversion(output, spec, report, drift, target)
+    made = export_model(net, manifest, exported, to=export, force=force) if export and exported else None
+    _print_conversion(output, spec, report, drift, target, made)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -157,7 +166,9 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     )
 
 
-def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path) -> None:
+def _print_conversion(
+    output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path, made: ExportReport | None
+) -> None:
     by_path = {site.path: site for site in drift.sites}
     output.json(
         {
@@ -168,6 +179,7 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
             "lifted": report.lifted,
             "drift": drift,
             "plan": report.plan,
+            "export": made,
         }
     )
     if spec.note:
@@ -186,6 +198,11 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
     if drift.output is not None:
         output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")
     output.note(f"saved {target}; prove it with: poolswap verify {target}")
+    if made:
+        worst = (
+            f"{made.difference:.1e} (relative) from the model at most" if made.difference is not None else "unverified"
+        )
+        output.note(f"saved {made.path} ({made.format}): {worst}")
 
 
 def _operator(name: str, options: dict[str, object]) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from poolswap.errors import InputError, first_line
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.export.onnx import metadata
 from poolswap.export.trace import program, quiet
 
 
@@ -30,7 +28,7 @@ def write(job: Job, path: Path) -> None:
             aoti_compile_and_package(
                 traced,
                 package_path=str(path),
-                inductor_configs={"aot_inductor.metadata": metadata(job)},
+                inductor_configs={"aot_inductor.metadata": job.metadata},
             )
     except Exception as error:
         raise InputError(f"AOTInductor cannot compile the model: {first_line(error)}", "try --to pt2") from error

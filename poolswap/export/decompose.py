@@ -13,17 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
 from poolswap.ops.reference import Sizes
 
 # A longer axis is gathered, not sliced: a fixed number of nodes, though slower ones.
 _LONGEST_SLICED = 16
+# log2 of what windows of unknown size are taken to hold at most.
+_LARGEST_WINDOW = 24
 
 
 def soft_pool_decomposition(
@@ -42,7 +45,7 @@ def soft_pool_decomposition(
     """
     v = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     beta = beta.to(v.dtype)
-    unit = 2.0 ** (prod(kernel_size).bit_length() + 1)
+    unit = _unit(kernel_size)
     scale = torch.where(beta < 0, -1.0, 1.0).to(v.dtype) * unit
     lowest = torch.finfo(v.dtype).min / unit
     parts = _Parts(v / scale, None, None)
@@ -50,9 +53,10 @@ def soft_pool_decomposition(
     steps = zip(kernel_size, stride, padding, dilation, output_size, x.shape[first:], strict=True)
     for number, step in enumerate(steps):
         parts = _reduce(parts, _Axis(first + number, *step), beta.abs() * unit, lowest)
-    assert parts.weight is not None and parts.total is not None  # there is at least one axis
+    assert parts.weight is not None  # there is at least one axis
+    assert parts.total is not None
     y = (parts.m + parts.total / parts.weight) * scale
-    if any(p > 0 and d > 1 for p, d in zip(padding, dilation, strict=True)):
+    if any(d > 1 and p > 0 for p, d in zip(padding, dilation, strict=True)):
         y = torch.where(parts.weight > 0, y, float("-inf"))  # only here can a window be nothing but padding
     return y.to(x.dtype)
 
@@ -89,8 +93,16 @@ class _Axis:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the only window is the whole axis."""
-        return self.is_static and (self.out, self.before, self.dilation, self.kernel) == (1, 0, 1, self.size)
+        """Whether the only window is the whole axis, whatever its size."""
+        alone = isinstance(self.out, int) and isinstance(self.before, int)
+        alone = alone and (self.out, self.before, self.dilation) == (1, 0, 1)
+        return alone and statically_known_true(self.kernel == self.size)
+
+    @property
+    def is_sliceable(self) -> bool:
+        """Whether it is known how many slices to take, and from where."""
+        known = isinstance(self.kernel, int) and isinstance(self.before, int)
+        return known and self.kernel <= _LONGEST_SLICED
 
     @property
     def after(self) -> int:
@@ -114,11 +126,17 @@ class _Axis:
         return (positions >= 0) & (positions < self.size)
 
 
+def _unit(kernel_size: Sizes) -> float:
+    """A power of two that is at least twice the number of elements of a window, or of any window if that is unknown."""
+    known = all(isinstance(k, int) for k in kernel_size)
+    return 2.0 ** (prod(kernel_size).bit_length() + 1 if known else _LARGEST_WINDOW)
+
+
 def _reduce(parts: _Parts, axis: _Axis, rate: Tensor, lowest: float) -> _Parts:
     """The windows along one axis; `rate` is |beta| for differences of m, `lowest` at most any m."""
     if axis.is_whole:
         return _sum(parts, axis.dim, None, rate, keepdim=True)
-    if axis.kernel <= _LONGEST_SLICED:
+    if axis.is_sliceable:
         return _sliced(parts, axis, rate, lowest)
     return _gathered(parts, axis, rate, lowest)
 
@@ -158,7 +176,7 @@ def _gathered(parts: _Parts, axis: _Axis, rate: Tensor, lowest: float) -> _Parts
 def _sliced(parts: _Parts, axis: _Axis, rate: Tensor, lowest: float) -> _Parts:
     inner = parts.m.dim() - 1 - axis.dim
     padded = parts.map(lambda tensor, is_m: _pad(tensor, axis, inner, lowest if is_m else 0.0))
-    elements = [padded.map(lambda tensor, _, n=n: _slice(tensor, axis, n)) for n in range(axis.kernel)]
+    elements = [padded.map(partial(_slice, axis, n)) for n in range(axis.kernel)]
     m = reduce(torch.maximum, [element.m for element in elements])
     masks = [None if parts.weight is not None else _mask(axis, n, inner, m) for n in range(axis.kernel)]
     weights, totals = zip(*(_weigh(e, m, mask, rate) for e, mask in zip(elements, masks, strict=True)), strict=True)
@@ -171,7 +189,7 @@ def _pad(tensor: Tensor, axis: _Axis, inner: int, value: float) -> Tensor:
     return F.pad(tensor, [*[0, 0] * inner, axis.before, axis.after], value=value)
 
 
-def _slice(tensor: Tensor, axis: _Axis, element: int) -> Tensor:
+def _slice(axis: _Axis, element: int, tensor: Tensor, _is_m: bool) -> Tensor:
     """The n-th element of every window of the padded tensor."""
     start = element * axis.dilation
     return tensor[(slice(None),) * axis.dim + (slice(start, start + (axis.out - 1) * axis.stride + 1, axis.stride),)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from poolswap.checkpoint import Manifest
+from poolswap.checkpoint import Manifest, versions
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.bench import Speed, measure_speed
 from poolswap.export.formats import Format, find_format
@@ -25,16 +25,21 @@ from poolswap.swap import restore
 
 
 class ExportReport(BaseModel):
-    """What was written, how far it is from the model, and how fast it runs. `parity` is empty where nothing was verified."""
+    """What was written, how far it is from the model, and how fast it runs; kept beside the file as PATH.json.
+
+    `parity` is empty where nothing was verified.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     path: str
     format: str
+    runtime: str
     bytes: int
     parity: tuple[Parity, ...]
     tolerance: float
     speed: Speed | None = None
+    versions: dict[str, str]
 
     @property
     def difference(self) -> float | None:
@@ -43,11 +48,11 @@ class ExportReport(BaseModel):
 
 
 def default_path(checkpoint: Path, to: str) -> Path:
-    """The checkpoint's name with the format's suffix, in the current folder."""
+    """The checkpoint's name with the format's suffix, beside it."""
     suffixes = find_format(to).suffixes
     stem = checkpoint.name.removesuffix(".safetensors")
     suffix = ".aoti.pt2" if to == "aoti" else suffixes[0] if suffixes else "-timm"
-    return Path(stem + suffix)
+    return checkpoint.with_name(stem + suffix)
 
 
 def export_model(
@@ -81,13 +86,18 @@ def export_model(
         draft = folder / path.name
         form.write(job, draft)
         parity = _verified(form, job, draft, allowed) if verify else []
-        if parity:
-            _keep(form, job, draft, parity)
-        speed = _speed(form, job, draft) if bench else None
-        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    return ExportReport(
-        path=str(path), format=form.name, bytes=size, parity=tuple(parity), tolerance=allowed, speed=speed
-    )
+        report = ExportReport(
+            path=str(path),
+            format=form.name,
+            runtime=form.runtime,
+            bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+            parity=tuple(parity),
+            tolerance=allowed,
+            speed=_speed(form, job, draft) if bench else None,
+            versions=versions(),
+        )
+        (folder / f"{path.name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
 
 
 def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Parity]:
@@ -103,10 +113,6 @@ def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Par
             f"more than {tolerance:g} is not accepted, and nothing was written; see --tolerance",
         )
     return parity
-
-
-def _keep(form: Format, job: Job, draft: Path, parity: list[Parity]) -> None:
-    pass
 
 
 def _speed(form: Format, job: Job, draft: Path) -> Speed:
@@ -130,15 +136,24 @@ def _arguments(model: nn.Module, manifest: Manifest) -> tuple[Tensor, ...]:
 @contextmanager
 def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
     """An empty folder beside `path`; what the block leaves there is moved out when it ends well, `path` last."""
-    if form.suffixes or not path.is_dir() or not force:
+    if not form.suffixes and path.is_dir() and force:
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is a folder that no export made", "name another one with --out")
+    else:
         check_writable(path, force=force)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
             folder = Path(name)
             yield folder
+            made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+            for file in made:
+                if file.name != path.name:
+                    check_writable(path.parent / file.name, force=force)
             if path.is_dir():
                 shutil.rmtree(path)
-            for made in sorted(folder.iterdir(), key=lambda made: made.name == path.name):
-                made.replace(path.parent / made.name)
+            for file in made:
+                file.replace(path.parent / file.name)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}", "free some space, or use --out") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}", "free some space, or use --out"
+        ) from error

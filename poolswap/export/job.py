@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,7 @@ Runner = Callable[[Arguments], list[Tensor]]
 class Job:
     """A swapped model in eval mode on the CPU, what its checkpoint says of it, and the options of the format.
 
-    The model's forward takes `arguments`, tensors whose first dimension is the batch. `notes` is what the file says of
-    itself beside the manifest.
+    The model's forward takes `arguments`, tensors whose first dimension is the batch.
     """
 
     model: nn.Module
@@ -29,7 +27,11 @@ class Job:
     opset: int | None = None
     dynamic_size: bool = False
     fused: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself: the checkpoint's manifest."""
+        return {"poolswap": self.manifest.model_dump_json(exclude_defaults=True)}
 
     def resized(self, batch: int, longer: int = 0, scale: float = 1.0, seed: int = 0) -> Arguments:
         """Standard normal inputs of another batch size, `longer` in every spatial dimension, times `scale`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -31,19 +30,15 @@ def write(job: Job, path: Path) -> None:
                 input_names=["input"] if single else None,
             )
             assert made is not None
-            made.model.metadata_props.update(metadata(job))
+            made.model.metadata_props.update(job.metadata)
             made.save(path, external_data=None)
         onnx.checker.check_model(str(path), full_check=True)
     except OSError:
         raise
     except Exception as error:
-        raise InputError(f"the model has no ONNX form: {first_line(error)}", "try another --opset, or --to pt2") from error
-
-
-def metadata(job: Job) -> dict[str, str]:
-    """What the file says of itself: the checkpoint's manifest, and the notes of the export."""
-    manifest = job.manifest.model_dump_json(exclude_defaults=True)
-    return {"poolswap": manifest, **{f"poolswap.{key}": json.dumps(value) for key, value in job.notes.items()}}
+        raise InputError(
+            f"the model has no ONNX form: {first_line(error)}", "try another --opset, or --to pt2"
+        ) from error
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from poolswap.errors import InputError, first_line
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.export.onnx import metadata
 from poolswap.export.trace import program, quiet
 
 
@@ -21,8 +20,8 @@ def write(job: Job, path: Path) -> None:
     try:
         with quiet():
             model = openvino.convert_model(traced)
-            for key, value in metadata(job).items():
-                model.set_rt_info(value, key.split("."))
+            for key, value in job.metadata.items():
+                model.set_rt_info(value, key)
             openvino.save_model(model, str(path), compress_to_fp16=False)
     except Exception as error:
         raise InputError(f"OpenVINO cannot convert the model: {first_line(error)}", "try --to onnx") from error

@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.export.onnx import metadata
 from poolswap.export.trace import program, quiet
 
 
 def write(job: Job, path: Path) -> None:
     """The program, with the manifest among its extra files."""
     with quiet():
-        torch.export.save(program(job, fused=job.fused), path, extra_files=metadata(job))
+        torch.export.save(program(job, fused=job.fused), path, extra_files=job.metadata)
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.export.onnx import metadata
 from poolswap.inputs import outputs_of
 
 
@@ -19,7 +19,7 @@ def write(job: Job, path: Path) -> None:
     if path.suffix == ".pt":
         torch.save(tensors, path)
     else:
-        save_file(tensors, path, metadata={"format": "pt", **metadata(job)})
+        save_file(tensors, path, metadata={"format": "pt", **job.metadata})
 
 
 def runner(job: Job, path: Path) -> Runner:
@@ -30,7 +30,7 @@ def runner(job: Job, path: Path) -> Runner:
     loaded = torch.load(path, weights_only=True) if path.suffix == ".pt" else load_file(path)
     model.load_state_dict(loaded, strict=True)
 
-    def run(arguments: Arguments) -> list:
+    def run(arguments: Arguments) -> list[Tensor]:
         return outputs_of(model, (arguments, {}))
 
     return run

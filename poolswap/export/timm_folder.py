@@ -31,7 +31,10 @@ def write(job: Job, path: Path) -> None:
 def card(job: Job) -> str:
     """The model card: what was swapped, where the weights are from, how to load it."""
     spec, plan = job.manifest.model, job.manifest.plan
-    rows = [f"| `{s.site.path}` | {s.site.op} {s.geometry or s.site.geometry or s.site.scope} | {s.to} |" for s in plan.swaps]
+    rows = [
+        f"| `{s.site.path}` | {s.site.op} {s.geometry or s.site.geometry or s.site.scope} | {s.to} |"
+        for s in plan.swaps
+    ]
     return "\n".join(
         [
             "---",

@@ -6,6 +6,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
+from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -14,23 +16,21 @@ from poolswap.errors import InputError, first_line
 from poolswap.export.decompose import soft_pool_decomposition
 from poolswap.export.job import Job
 
-_SPATIAL = {1: ("length",), 2: ("height", "width"), 3: ("time", "height", "width")}
-
 
 def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     """Traced with a dynamic batch size, and dynamic spatial sizes where the job asks for them.
 
     `fused` leaves `poolswap::soft_pool` in. Raises InputError where torch cannot trace the model so.
     """
+    # A named dimension would refuse the sizes that are too small for the model; DYNAMIC leaves them to the runtime.
+    spatial = Dim.DYNAMIC if job.dynamic_size else Dim.STATIC
     batch = Dim("batch")
-    spatial = {name: Dim(name) for name in _SPATIAL[3]} if job.dynamic_size else {}
-    shapes = []
-    for x in job.arguments:
-        names = _SPATIAL.get(x.dim() - 2, ()) if job.dynamic_size else ()
-        shapes.append({0: batch, **{axis: spatial[name] for axis, name in enumerate(names, start=2)}})
+    shapes: Any = tuple({0: batch, **dict.fromkeys(range(2, x.dim()), spatial)} for x in job.arguments)
+    if any(p.kind is p.VAR_POSITIONAL for p in signature(job.model.forward).parameters.values()):
+        shapes = (shapes,)  # a lifted owner's forward(*args)
     try:
         with quiet(), torch.no_grad():
-            exported = torch.export.export(job.model, job.arguments, dynamic_shapes=tuple(shapes))
+            exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
             if fused:
                 return exported
             return exported.run_decompositions({torch.ops.poolswap.soft_pool.default: soft_pool_decomposition})
