@@ -33,7 +33,10 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
             exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
             if fused:
                 return exported
-            return exported.run_decompositions({torch.ops.poolswap.soft_pool.default: soft_pool_decomposition})
+            plain: ExportedProgram = exported.run_decompositions(
+                {torch.ops.poolswap.soft_pool.default: soft_pool_decomposition}
+            )
+            return plain
     except Exception as error:
         hint = "leave out --dynamic-size" if job.dynamic_size else "export --to state-dict does not trace the model"
         raise InputError(f"torch.export cannot trace the model: {first_line(error)}", hint) from error

@@ -32,7 +32,7 @@ def formats_here():
             yield pytest.param(name, marks=slow.get(name, ()))
 
 
-@pytest.mark.parametrize("to", formats_here())
+@pytest.mark.parametrize("to", list(formats_here()))
 def test_every_format_agrees_with_the_model_at_every_batch_size(to, tmp_path):
     model, manifest, checkpoint = swapped(tmp_path, *RESNET)
     path = default_path(checkpoint, to)
