@@ -25,9 +25,11 @@ from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint, fingerprint
 from poolswap.inputs import LARGEST_INPUT, Example, floating_tensor
 from poolswap.models import ModelSpec, build, create_model
+from poolswap.nn.registry import load_operator
 from poolswap.plan import Plan
 from poolswap.sites import find_pools
 from poolswap.swap import restore, swap_pools
+from poolswap.userfile import split_reference
 from poolswap.weights import load_into
 
 FORMAT = 1
@@ -81,7 +83,7 @@ class Verification(BaseModel):
 
 def default_name(spec: ModelSpec, plan: Plan) -> str:
     """`resnet50-softpool.safetensors`, after the model and the operators that the plan brings in."""
-    operators = "-".join(dict.fromkeys(swap.to for swap in plan.swaps))
+    operators = "-".join(name.rpartition(":")[2] for name in plan.operators)
     stem = spec.name.rpartition(":")[2] if spec.source == "file" else spec.name
     return f"{stem.replace('/', '-')}-{operators}pool.safetensors"
 
@@ -169,11 +171,14 @@ def load_checkpoint(path: Path | str, *, trust_code: bool = False) -> tuple[nn.M
     """
     path = Path(path)
     manifest, tensors = _read(path)
-    if manifest.model.source == "file" and not trust_code:
+    files = _user_files(manifest)
+    if files and not trust_code:
         raise InputError(
-            f"{path} was made from {manifest.model.name}, and loading it would run that file",
+            f"{path} was made from {files[0]}, and loading it would run that file",
             "if you trust the file, load with --trust-code (trust_code=True)",
         )
+    for operator in manifest.plan.operators:
+        load_operator(operator)
     try:
         _check_shapes(manifest, tensors, path)
         model = build(manifest.model)
@@ -241,6 +246,12 @@ def _check_plan(stock: nn.Module, manifest: Manifest) -> Check:
         return Check(name="plan", ok=False, detail=f"not a site of {spec.reference} as planned: {', '.join(wrong[:3])}")
     paths = manifest.plan.paths
     return Check(name="plan", ok=True, detail=f"{len(paths)} replaced of {len(sites)} sites of {spec.reference}")
+
+
+def _user_files(manifest: Manifest) -> list[str]:
+    """The files of the user's own that make the model and its operators, as path/to/file.py:name."""
+    named = [manifest.model.name] if manifest.model.source == "file" else []
+    return [*named, *(name for name in manifest.plan.operators if split_reference(name) is not None)]
 
 
 def _read(path: Path) -> tuple[Manifest, dict[str, Tensor]]:

@@ -112,7 +112,7 @@ def check_input(x: Tensor, dims: int) -> None:
     if x.dim() not in (dims + 1, dims + 2):
         raise ValueError(f"{dims}d pooling takes {dims + 1} or {dims + 2} dimensions, not {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
-        raise TypeError(f"SoftPool takes floating point, not {x.dtype}")
+        raise TypeError(f"{dims}d pooling takes floating point, not {x.dtype}")
 
 
 def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:

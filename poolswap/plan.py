@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from poolswap.calls import Op
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
+from poolswap.nn.operator import Init
 from poolswap.nn.registry import find_operator, parse_operator
 from poolswap.selectors import Candidates, select
 from poolswap.sites import PoolSite
@@ -23,7 +24,11 @@ _PAPER_STEM = Geometry.make(2, 2, 2, ceil_mode=True)  # ceil_mode keeps the stem
 
 
 class Swap(BaseModel):
-    """One site and what replaces it. `geometry` is set only where the windows change too."""
+    """One site and what replaces it.
+
+    `geometry` is set only where the windows change too. With init="identity" the operator starts as the layer that it
+    replaces, as far as it can; with "published", as in its paper.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +36,7 @@ class Swap(BaseModel):
     to: str
     options: dict[str, Any] = Field(default_factory=dict)
     geometry: Geometry | None = None
+    init: Init = "identity"
 
 
 class Plan(BaseModel):
@@ -51,6 +57,11 @@ class Plan(BaseModel):
     def paths(self) -> tuple[str, ...]:
         """Paths of the modules that are replaced, each once."""
         return tuple(dict.fromkeys(swap.site.path for swap in self.swaps))
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Names of the operators that come in, each once."""
+        return tuple(dict.fromkeys(swap.to for swap in self.swaps))
 
     @classmethod
     def read(cls, path: Path | str) -> Plan:
@@ -87,6 +98,7 @@ def make_plan(
     exclude: Iterable[str] = (),
     include_global: bool = False,
     geometry: Literal["keep", "paper"] = "keep",
+    init: Init = "identity",
     swaps: Iterable[tuple[str, str]] = (),
     model: str | None = None,
     input_size: Sequence[int] | None = None,
@@ -97,7 +109,7 @@ def make_plan(
     `layers` is a selector (see `poolswap.selectors`); `op` narrows to "max" or "avg" sites; `exclude` are globs over
     paths; `include_global` also takes the head's global sites. `swaps` are more pairs of (selector, operator), which
     win over `layers`; with layers=None they are the whole plan. `options` are the operator's, as in beta=1.0.
-    geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do.
+    geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do. `init` is of every swap.
 
     Raises NothingToReplaceError where the model has no such site, and InputError for a selector that matches nothing.
     """
@@ -114,7 +126,9 @@ def make_plan(
         for path in select(selector, candidates):
             chosen[path] = (operator.name, given)
     made = [
-        Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1]) for site in sites if site.path in chosen
+        Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1], init=init)
+        for site in sites
+        if site.path in chosen
     ]
     _check_scopes(made)
     if geometry == "paper":

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, fitted, make_inputs
+from poolswap.nn.base import WindowPool
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),
@@ -76,7 +77,7 @@ class _Recording:
     events: list[Event] = field(default_factory=list)
     moments: list[int] = field(default_factory=list)  # per event, how many torch calls had run by its end
     largest: list[int] = field(default_factory=list)  # per torch call, elements of the largest map among its arguments
-    inside: bool = False
+    inside: int = 0  # depth of calls and modules whose own pooling calls are no sites
 
     def add(self, index: int, function: str, call: PoolingCall | None, x: Tensor, output: Any) -> None:
         """Write down a pooling call of the module whose forward is running."""
@@ -122,18 +123,18 @@ class _Calls(TorchFunctionMode):
         recording = self.recording
         recording.largest.append(max(map(_map_size, _flat((*args, *kwargs.values()))), default=0))
         entry = BY_FUNCTION.get(func)
-        if entry is None:
+        if entry is None or recording.inside:
             return func(*args, **kwargs)
         frame = recording.stack[-1]
         index, frame.calls = frame.calls, frame.calls + 1
         call = read_call(entry, args, kwargs)
         if call is None:
             return func(*args, **kwargs)
-        recording.inside = True
+        recording.inside += 1
         try:
             output = func(*args, **kwargs)
         finally:
-            recording.inside = False
+            recording.inside -= 1
         recording.add(index, entry.name, call, call_input(args, kwargs), output)
         return output
 
@@ -195,6 +196,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def enter(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Args) -> None:
+            recording.inside += _is_replacement(module)
             count = recording.invocations.get(path, 0)
             recording.invocations[path] = count + 1
             shape = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
@@ -204,6 +206,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
     def leave(module: nn.Module, args: Args, output: Any) -> None:
         recording.stack.pop()
+        recording.inside -= _is_replacement(module)
 
     handles = []
     for path, module in model.named_modules():
@@ -215,6 +218,11 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_replacement(module: nn.Module) -> bool:
+    """Whether the module was swapped in: the pooling calls that it is made of are no sites."""
+    return isinstance(module, WindowPool) or "_replaced" in vars(module)
 
 
 def _copy_to(model: nn.Module, device: str) -> nn.Module:

@@ -87,7 +87,7 @@ def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
         new = _global_replacement(swap)
     else:
         assert geometry is not None
-        new = operator.make(geometry, swap.options, channels=site.channels, start=site.op)
+        new = operator.make(geometry, swap.options, channels=site.channels, stock=site.op, init=swap.init)
     like = _neighbour(model, site.path)
     return new if like is None else new.to(device=like.device, dtype=like.dtype)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import convert, env, errors, export, inspect, verify
+from poolswap.cli import convert, env, errors, export, images, inspect, operators, verify
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -21,6 +21,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert.convert,
     "verify": verify.verify,
     "export": export.export,
+    "operators": operators.operators,
+    "images": images.images,
     "env": env.env,
 }
 

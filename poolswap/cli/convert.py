@@ -47,6 +47,13 @@ class GeometryChange(StrEnum):
     PAPER = "paper"
 
 
+class Init(StrEnum):
+    """`--init`."""
+
+    IDENTITY = "identity"
+    PUBLISHED = "published"
+
+
 def convert(
     model: ModelArgument,
     layers: Annotated[
@@ -63,6 +70,10 @@ def convert(
     geometry: Annotated[
         GeometryChange, typer.Option(help="paper: a 3x3/2 p1 stem becomes 2x2/2, as in the published models.")
     ] = GeometryChange.KEEP,
+    init: Annotated[
+        Init | None,
+        typer.Option(help="Start as the stock layer, or as published. [identity for trained weights]"),
+    ] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Run this plan instead of a selector.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plan: .yaml or .json.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
@@ -91,13 +102,16 @@ def convert(
     from poolswap.errors import InputError
     from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
+    from poolswap.nn.registry import parse_operator
     from poolswap.plan import Plan, make_plan
     from poolswap.sites import find_pools
     from poolswap.swap import swap_pools
 
     output = Output(json=as_json, quiet=quiet)
     given = Plan.read(plan) if plan else None
-    if given and (layers or swap or kind or exclude or include_global):
+    if given:
+        parse_operator(to)  # runs a file of the user's own; a plan that names it does not
+    if given and (layers or swap or kind or exclude or include_global or init):
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
@@ -123,6 +137,7 @@ def convert(
             exclude=exclude or (),
             include_global=include_global,
             geometry=geometry.value,
+            init=init.value if init else "published" if spec.weights.kind == "random" else "identity",
             swaps=[_pair(text) for text in swap or ()],
             model=spec.reference,
             input_size=spec.input_size,

@@ -1,7 +1,7 @@
 """Pooling modules: SoftPool and what it is compared with, each a drop-in for torch's window pools."""
 
 from poolswap.nn.base import WindowPool
-from poolswap.nn.registry import OPERATORS, Operator, parse_operator
+from poolswap.nn.registry import OPERATORS, Operator, all_operators, load_operator, parse_operator, split_operators
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool, SoftPool, SoftPool1d, SoftPool2d, SoftPool3d
 
 __all__ = [
@@ -14,5 +14,8 @@ __all__ = [
     "SoftPool2d",
     "SoftPool3d",
     "WindowPool",
+    "all_operators",
+    "load_operator",
     "parse_operator",
+    "split_operators",
 ]

@@ -1,101 +1,183 @@
-"""The one table of pooling operators: what `--to` takes, with each operator's options read off its class."""
+"""The one table of pooling operators: what `--to` takes. A user's own come from an entry point or a file."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
 from difflib import get_close_matches
-from functools import cached_property
-from typing import Any, get_type_hints
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from poolswap.errors import InputError
-from poolswap.geometry import Geometry
-from poolswap.nn.base import WindowPool
+from poolswap.nn.ada import AdaPool, EDSCWPool
+from poolswap.nn.blur import BlurPool
+from poolswap.nn.dpp import DPPool
+from poolswap.nn.gated import GatedPool
+from poolswap.nn.lip import LIPool
+from poolswap.nn.lp import LpPool
+from poolswap.nn.mixed import MixedPool
+from poolswap.nn.operator import Operator
+from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool
+from poolswap.nn.stochastic import StochasticPool
+from poolswap.nn.stock import AvgPool, MaxPool
+from poolswap.userfile import load_object, split_reference
 
-# What the site gives an operator, not its user: number of channels, and the stock layer to start from.
-FROM_SITE = ("channels", "start")
+__all__ = [
+    "GROUP",
+    "OPERATORS",
+    "Operator",
+    "all_operators",
+    "find_operator",
+    "load_operator",
+    "parse_operator",
+    "split_operators",
+]
 
+GROUP = "poolswap.operators"
+_FILE = re.compile(r"(?P<name>.+\.py:\w+)(:(?P<tail>.*))?")
 
-@dataclass(frozen=True)
-class Operator:
-    """One pooling operator: its name, class, and one line on what it computes.
-
-    The class takes a Geometry, then keyword-only options. Two names are filled in from the site where the class has
-    them: `channels`, and `start`, the stock layer ("max" or "avg") that its initial parameters imitate, or None for the
-    published initialisation. `random` operators draw from torch's generator in train mode; `takes_global` ones can also
-    replace the global pooling of a head.
-    """
-
-    name: str
-    cls: type[WindowPool]
-    summary: str
-    random: bool = False
-    takes_global: bool = False
-
-    @cached_property
-    def options(self) -> dict[str, inspect.Parameter]:
-        """Options a user may set, by name, with resolved annotations and defaults."""
-        parameters = inspect.signature(self.cls.__init__).parameters.values()
-        hints = get_type_hints(self.cls.__init__)
-        return {
-            p.name: p.replace(annotation=hints.get(p.name, Any))
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in FROM_SITE
-        }
-
-    @cached_property
-    def wants(self) -> frozenset[str]:
-        """Which of `channels` and `start` the class takes."""
-        return frozenset(inspect.signature(self.cls.__init__).parameters) & frozenset(FROM_SITE)
-
-    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options converted to their annotated types. Raises InputError for an unknown name or a bad value."""
-        checked = {}
-        for name, value in options.items():
-            if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise InputError(f"operator {self.name!r} has no option {name!r}", f"its options: {known}")
-            try:
-                checked[name] = TypeAdapter(self.options[name].annotation).validate_python(value)
-            except ValidationError as error:
-                raise InputError(
-                    f"option {name}={value} of operator {self.name!r}: {error.errors()[0]['msg']}",
-                    f"{self.name}:{name}={self.options[name].default}",
-                ) from None
-        return checked
-
-    def make(
-        self, geometry: Geometry, options: Mapping[str, Any], *, channels: int | None = None, start: str | None = None
-    ) -> WindowPool:
-        """A module for windows of `geometry` on maps with `channels` channels."""
-        site = {"channels": channels, "start": start}
-        filled = {name: site[name] for name in self.wants}
-        try:
-            return self.cls(geometry, **self.check(options), **filled)
-        except ValueError as error:
-            raise InputError(f"operator {self.name!r} at {geometry}: {error}") from None
-
-
-_TABLE = (Operator("soft", SoftPool, "sum_i softmax(beta x)_i x_i over the window", takes_global=True),)
+_SOFT = "sum_i w_i x_i,  w = softmax(beta x)"
+_TABLE = (
+    Operator(
+        "soft",
+        SoftPool,
+        "sum_i softmax(beta x)_i x_i over the window",
+        takes_global=True,
+        formula=_SOFT,
+        paper="Stergiou et al., ICCV 2021",
+    ),
+    Operator("max", MaxPool, "torch's max pooling", formula="max_i x_i"),
+    Operator("avg", AvgPool, "torch's average pooling, padding excluded", formula="mean_i x_i"),
+    Operator(
+        "lp",
+        LpPool,
+        "power average of magnitudes, p fixed or learnt",
+        formula="(mean_i |x_i|^p)^(1/p)",
+        paper="Gulcehre et al., ECML 2014",
+    ),
+    Operator(
+        "mixed",
+        MixedPool,
+        "learnt mixture of max and average, or a random choice",
+        random=True,
+        formula="a max_i x_i + (1 - a) mean_i x_i",
+        paper="Lee et al., AISTATS 2016; Yu et al., RSKT 2014",
+    ),
+    Operator(
+        "gated",
+        GatedPool,
+        "mixture of max and average that the window decides",
+        formula="s max_i x_i + (1 - s) mean_i x_i,  s = sigmoid(<omega, x>)",
+        paper="Lee et al., AISTATS 2016",
+    ),
+    Operator(
+        "stochastic",
+        StochasticPool,
+        "an element drawn by its activation; the weighted mean in eval mode",
+        random=True,
+        formula="x_i with probability relu(x_i) / sum_j relu(x_j)",
+        paper="Zeiler and Fergus, ICLR 2013",
+    ),
+    Operator(
+        "s3",
+        S3Pool,
+        "max with stride 1, then random rows and columns; block means in eval mode",
+        random=True,
+        formula="max_i x_i at rows and columns drawn from each grid cell",
+        paper="Zhai et al., CVPR 2017",
+    ),
+    Operator(
+        "dpp",
+        DPPool,
+        "mean weighted by the distance from the blurred mean",
+        formula="sum_i w_i x_i / sum_i w_i,  w_i = alpha + rho(x_i - xbar)^lambda",
+        paper="Saeedan et al., CVPR 2018",
+    ),
+    Operator(
+        "lip",
+        LIPool,
+        "mean weighted by a learnt importance",
+        formula="sum_i e^G_i x_i / sum_i e^G_i,  G = 12 sigmoid(norm(conv(x)))",
+        paper="Gao et al., ICCV 2019",
+    ),
+    Operator(
+        "em",
+        SoftPool,
+        "soft, by its name in AdaPool",
+        takes_global=True,
+        formula=_SOFT,
+        paper="Stergiou and Poppe, 2021",
+    ),
+    Operator(
+        "edscw",
+        EDSCWPool,
+        "mean weighted by the similarity to the window's mean",
+        formula="sum_i w_i x_i,  w = softmax(2 |x xbar| / (x^2 + xbar^2))",
+        paper="Stergiou and Poppe, 2021",
+    ),
+    Operator(
+        "ada",
+        AdaPool,
+        "learnt mixture of edscw and em",
+        formula="b edscw(x) + (1 - b) em(x)",
+        paper="Stergiou and Poppe, 2021",
+    ),
+    Operator(
+        "blur",
+        BlurPool,
+        "max with stride 1, then a binomial low-pass; the low-pass alone for average pools",
+        formula="sum_j b_j max_i x_(j+i)",
+        paper="Zhang, ICML 2019",
+    ),
+)
 OPERATORS = {operator.name: operator for operator in _TABLE}
 
 
 def find_operator(name: str) -> Operator:
-    """The operator of this name. Raises InputError with the closest names."""
-    if name not in OPERATORS:
-        close = get_close_matches(name, OPERATORS, n=3) or list(OPERATORS)
-        raise InputError(f"unknown pooling operator {name!r}", f"try one of: {', '.join(close)}")
-    return OPERATORS[name]
+    """The operator of this name: built in, from an installed package, or from a file that was already loaded.
+
+    Runs no file: a name in a plan or a checkpoint is data. Raises InputError with the closest names.
+    """
+    if name in OPERATORS:
+        return OPERATORS[name]
+    if split_reference(name) is not None:
+        raise InputError(
+            f"{name} is an operator of your own file, which has not been run",
+            f"name it yourself: --to {name}, beside a --plan too; for a checkpoint, --trust-code",
+        )
+    installed = _entry_points()
+    if name in installed:
+        return _add(name, _loaded(installed[name]))
+    known = [*OPERATORS, *installed]
+    raise InputError(
+        f"unknown pooling operator {name!r}", f"try one of: {', '.join(get_close_matches(name, known, n=3) or known)}"
+    )
+
+
+def load_operator(name: str) -> Operator:
+    """The operator of this name; path/to/pool.py:MyPool runs that file, once. Raises InputError."""
+    if name not in OPERATORS and split_reference(name) is not None:
+        _add(name, load_object(name))
+    return find_operator(name)
+
+
+def all_operators() -> dict[str, Operator]:
+    """Every operator by name: the built-in ones, then those of installed packages, then files that were loaded."""
+    for name in _entry_points():
+        find_operator(name)
+    return dict(OPERATORS)
 
 
 def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
-    """`soft`, `soft:beta=2`, `lp:p=3,learn=true` -> (operator, checked options). Raises InputError."""
-    name, _, tail = text.partition(":")
-    operator = find_operator(name)
+    """`soft`, `lp:p=3,learn=true`, `path/to/pool.py:MyPool:size=3` -> (operator, checked options). Raises InputError.
+
+    The text is what a user typed, so a file that it names is run.
+    """
+    file = _FILE.fullmatch(text)
+    name, _, tail = (file["name"], ":", file["tail"] or "") if file else text.partition(":")
+    operator = load_operator(name)
     options = {}
     for item in filter(None, tail.split(",")):
         key, equals, value = item.partition("=")
@@ -103,3 +185,44 @@ def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
             raise InputError(f"{text!r}: option {item!r} has no value", f"write {name}:{key}=VALUE")
         options[key.strip()] = value.strip()
     return operator, operator.check(options)
+
+
+def split_operators(text: str) -> list[str]:
+    """`max,lp:p=3,learn=true,soft` -> its operators, each as `parse_operator` takes it; `all` is every one, once."""
+    if text == "all":
+        named = {operator.cls: name for name, operator in reversed(all_operators().items())}
+        return [name for name, operator in all_operators().items() if named[operator.cls] == name]
+    parts: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        is_option = "=" in part and ":" not in part.partition("=")[0]
+        if is_option and parts:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        package = point.dist.name if point.dist else point.value
+        raise InputError(f"operator {point.name!r} of {package} cannot be loaded: {error}") from error
+
+
+def _add(name: str, cls: Any) -> Operator:
+    """A user's class in the table: an Operator of its own, or a module class that takes a Geometry first."""
+    if isinstance(cls, Operator):
+        OPERATORS[name] = cls
+        return cls
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise InputError(
+            f"{name} is not a pooling module class", "write class MyPool(poolswap.nn.WindowPool) with a forward"
+        )
+    lines = (cls.__doc__ or "").strip().splitlines()
+    OPERATORS[name] = Operator(name, cls, lines[0] if lines else cls.__name__)
+    return OPERATORS[name]

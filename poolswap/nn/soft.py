@@ -28,7 +28,7 @@ class SoftPool(WindowPool):
 
     def __init__(self, geometry: Geometry, *, beta: float = 1.0, learn_beta: bool = False) -> None:
         super().__init__(geometry)
-        _hold_beta(self, beta, learn_beta)
+        hold_beta(self, beta, learn_beta)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) or (C, *spatial), floating point -> pooled, in x's dtype and memory format."""
@@ -36,7 +36,7 @@ class SoftPool(WindowPool):
 
     def extra_repr(self) -> str:
         """Geometry and beta."""
-        return f"{super().extra_repr()}, {_beta_repr(self)}"
+        return f"{super().extra_repr()}, {beta_repr(self)}"
 
 
 class _SoftPoolNd(SoftPool):
@@ -86,7 +86,7 @@ class AdaptiveSoftPool(nn.Module):
     def __init__(self, output_size: Sequence[int | None], *, beta: float = 1.0, learn_beta: bool = False) -> None:
         super().__init__()
         self.output_size = tuple(output_size)
-        _hold_beta(self, beta, learn_beta)
+        hold_beta(self, beta, learn_beta)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) or (C, *spatial) -> (..., *output_size)."""
@@ -94,7 +94,7 @@ class AdaptiveSoftPool(nn.Module):
 
     def extra_repr(self) -> str:
         """Output size and beta."""
-        return f"{self.output_size}, {_beta_repr(self)}"
+        return f"{self.output_size}, {beta_repr(self)}"
 
 
 class GlobalSoftPool(nn.Module):
@@ -108,7 +108,7 @@ class GlobalSoftPool(nn.Module):
         super().__init__()
         self.axes = tuple(axes)
         self.keepdim = keepdim
-        _hold_beta(self, beta, learn_beta)
+        hold_beta(self, beta, learn_beta)
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> x without `axes`, or with size 1 there if `keepdim`."""
@@ -116,10 +116,11 @@ class GlobalSoftPool(nn.Module):
 
     def extra_repr(self) -> str:
         """Axes and beta."""
-        return f"axes={self.axes}, {_beta_repr(self)}"
+        return f"axes={self.axes}, {beta_repr(self)}"
 
 
-def _hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
+def hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
+    """Give a module its `beta`: a persistent buffer, or a parameter."""
     value = torch.tensor(float(beta))
     if learn:
         module.beta = nn.Parameter(value)
@@ -127,6 +128,8 @@ def _hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
         module.register_buffer("beta", value)
 
 
-def _beta_repr(module: SoftPool | AdaptiveSoftPool | GlobalSoftPool) -> str:
+def beta_repr(module: nn.Module) -> str:
+    """beta as a module's repr shows it."""
     beta = module.beta
-    return "beta" if beta.is_meta else f"beta={float(beta):g}"
+    assert isinstance(beta, Tensor)
+    return "beta" if beta.is_meta else f"beta={beta.item():g}"

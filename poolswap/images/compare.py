@@ -1,0 +1,97 @@
+"""Downsample a picture by every operator, restore it, and measure what was lost.
+
+As table 1 of Stergiou, Poppe, Kalliatakis, "Refining activation downsampling with SoftPool", ICCV 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from poolswap.errors import InputError
+from poolswap.geometry import Geometry
+from poolswap.images.measure import psnr, ssim
+from poolswap.images.picture import Picture
+from poolswap.nn.registry import parse_operator
+
+Restore = Literal["bilinear", "nearest"]
+
+_FEWEST_CELLS = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """One operator with one kernel: its measures, and `restored` (3, H, W) uint8, of the reference's size."""
+
+    operator: str
+    kernel: int
+    ssim: float
+    psnr: float
+    restored: Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One picture under every operator and kernel; kernels outermost, operators in the order asked for."""
+
+    picture: Picture
+    results: tuple[Result, ...]
+    restore: Restore
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """The kernels, in order."""
+        return tuple(dict.fromkeys(result.kernel for result in self.results))
+
+    def of_kernel(self, kernel: int) -> list[Result]:
+        """The results of one kernel."""
+        return [result for result in self.results if result.kernel == kernel]
+
+
+def compare(
+    picture: Picture,
+    operators: Sequence[str] = ("max", "avg", "soft"),
+    kernels: Sequence[int] = (2, 3, 5),
+    *,
+    restore: Restore = "bilinear",
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> Comparison:
+    """Pool the picture with windows of kernel x kernel side by side, restore it by interpolation, and compare.
+
+    An operator is what `--to` takes, in eval mode and as it starts: learnt ones have not learnt anything. The picture
+    is cut to a multiple of the kernel, for the restored one to lie exactly on it. Raises InputError for an operator
+    that is not known or a kernel that leaves fewer than 4 pixels a side.
+    """
+    largest = min(picture.size) // _FEWEST_CELLS
+    for kernel in kernels:
+        if not 1 <= kernel <= largest:
+            raise InputError(
+                f"kernel {kernel} does not suit {picture.name}, {picture.size[1]}x{picture.size[0]} pixels",
+                f"use kernels from 1 to {largest}",
+            )
+    parsed = [(text, *parse_operator(text)) for text in operators]
+    results = []
+    for kernel in kernels:
+        height, width = (n // kernel * kernel for n in picture.size)
+        reference = picture.pixels[:, :height, :width]
+        geometry = Geometry.make(2, kernel)
+        for text, operator, options in parsed:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(0)  # of parameters that are drawn at the start
+                pooled = operator.make(geometry, options, channels=3).eval()(reference)
+                restored = F.interpolate(pooled.unsqueeze(0), (height, width), mode=restore).squeeze(0).clamp(0, 1)
+            result = Result(
+                operator=text,
+                kernel=kernel,
+                ssim=ssim(restored, reference),
+                psnr=psnr(restored, reference),
+                restored=(restored * 255).round().to(torch.uint8),
+            )
+            results.append(result)
+            on_result(result)
+    return Comparison(picture, tuple(results), restore)

@@ -1,0 +1,48 @@
+"""The numbers of a comparison: rows, their means over pictures, and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from poolswap.files import write_text
+from poolswap.images.compare import Comparison
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture under one operator and kernel; a mean has no picture. `psnr` is in decibels."""
+
+    picture: str | None
+    kernel: int
+    operator: str
+    ssim: float
+    psnr: float
+
+
+def rows_of(comparison: Comparison) -> list[Row]:
+    """The rows of one picture."""
+    return [Row(comparison.picture.name, r.kernel, r.operator, r.ssim, r.psnr) for r in comparison.results]
+
+
+def average(rows: Iterable[Row]) -> list[Row]:
+    """The mean over pictures of each kernel and operator, in the order in which they first come."""
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.kernel, row.operator), []).append(row)
+    return [
+        Row(None, kernel, operator, sum(r.ssim for r in group) / len(group), sum(r.psnr for r in group) / len(group))
+        for (kernel, operator), group in groups.items()
+    ]
+
+
+def write_csv(path: Path | str, rows: Iterable[Row], *, force: bool = False) -> None:
+    """Write the rows under their names. Raises InputError where the file exists, unless `force`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Row))
+    writer.writerows(astuple(row) for row in rows)
+    write_text(path, text.getvalue(), force=force)

@@ -1,0 +1,64 @@
+"""Detail-preserving pooling.
+
+Saeedan, Weber, Goesele, Roth, "Detail-preserving pooling in deep networks", CVPR 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from poolswap.geometry import Geometry
+from poolswap.nn.windows import PlainPool, binomial, low_pass, real_elements, window_mean, windows_of
+
+_EPS = 1e-3
+_SMALL_LAMBDA = 1e-3
+
+
+class DPPool(PlainPool):
+    """y = sum_i w_i x_i / sum_i w_i with w_i = alpha + rho(x_i - xbar)^lambda over each window's real elements.
+
+    rho(d) = sqrt(d^2 + eps^2), or with `asymmetric` of max(d, 0), eps = 0.001; xbar is the window's mean, blurred over
+    the output's neighbours with a binomial filter of 3. `log_alpha` and `log_lambda` are parameters of shape (C,),
+    drawn from [0, 1) as published; with start="avg" lambda is 0.001, average pooling to within a percent (there is no
+    start as max pooling).
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        asymmetric: bool = False,
+        channels: int,
+        start: Literal["max", "avg"] | None = None,
+    ) -> None:
+        super().__init__(geometry)
+        self.asymmetric = asymmetric
+        self.neighbours = Geometry.make(geometry.dims, 3, 1, 1)
+        self.log_alpha = nn.Parameter(torch.rand(channels))
+        self.log_lambda = nn.Parameter(torch.rand(channels))
+        if start == "avg":
+            nn.init.zeros_(self.log_alpha)
+            nn.init.constant_(self.log_lambda, math.log(_SMALL_LAMBDA))
+        self.register_buffer("kernel", binomial(self.neighbours.kernel_size), persistent=False)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """x (N, C, *spatial) -> the weighted mean of each window."""
+        ones = (1,) * self.geometry.dims
+        centre = low_pass(window_mean(x, self.geometry), self.kernel, self.neighbours)
+        windows = windows_of(x, self.geometry)
+        distance = windows - centre
+        if self.asymmetric:
+            distance = distance.relu()
+        # The weights stay logarithms until the softmax: no power of a large distance is ever formed.
+        log_rho = (distance.square() + _EPS**2).log() / 2
+        log_alpha = self.log_alpha.to(x.dtype).reshape(-1, *ones)
+        power = self.log_lambda.to(x.dtype).exp().reshape(-1, *ones)
+        logits = torch.logaddexp(log_alpha, power * log_rho)
+        logits = torch.where(real_elements(x, self.geometry), logits, torch.finfo(x.dtype).min)
+        return (logits.softmax(0) * windows).sum(0)

@@ -1,0 +1,33 @@
+"""Gated max-average pooling: the window itself decides between its maximum and its mean.
+
+Lee, Gallagher, Tu, "Generalizing pooling functions in convolutional neural networks: mixed, gated, and tree",
+AISTATS 2016.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poolswap.geometry import Geometry
+from poolswap.nn.windows import PlainPool, window_dot, window_max, window_mean
+
+
+class GatedPool(PlainPool):
+    """y = s max_i x_i + (1 - s) mean_i x_i with s = sigmoid(<omega, x>) of each window.
+
+    `omega` is a parameter of shape (*kernel_size), or with `per_channel` (C, *kernel_size). It starts at zero, halfway
+    between max and average; without a bias no omega gives either of them alone.
+    """
+
+    def __init__(self, geometry: Geometry, *, per_channel: bool = False, channels: int | None = None) -> None:
+        super().__init__(geometry)
+        if per_channel and channels is None:
+            raise ValueError("per_channel needs the number of channels")
+        leading = (channels,) if per_channel and channels is not None else ()
+        self.omega = nn.Parameter(torch.zeros(*leading, *geometry.kernel_size))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """x (N, C, *spatial) -> the gated mixture of each window's maximum and mean."""
+        gate = window_dot(x, self.omega, self.geometry).to(x.dtype).sigmoid()
+        return torch.lerp(window_mean(x, self.geometry), window_max(x, self.geometry), gate)

@@ -1,0 +1,47 @@
+"""Spatial pyramid pooling, for the head of a network.
+
+He, Zhang, Ren, Sun, "Spatial pyramid pooling in deep convolutional networks for visual recognition", TPAMI 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poolswap.functional import check_input
+
+_ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+
+
+class SpatialPyramidPool(nn.Module):
+    """Adaptive max pooling to a grid of each level, flattened and concatenated: a vector of one length for every map.
+
+    It is wider than the global pooling that it replaces by `cells`, so the classifier after it has to be a new one. It
+    has no state. Raises ValueError for levels that are no grid.
+    """
+
+    def __init__(self, levels: Sequence[int] = (1, 2, 4), *, dims: int = 2) -> None:
+        super().__init__()
+        if not levels or min(levels) < 1 or dims not in _ADAPTIVE_MAX:
+            raise ValueError(f"levels must be positive and dims 1, 2 or 3, not {tuple(levels)} and {dims}")
+        self.levels = tuple(levels)
+        self.dims = dims
+
+    @property
+    def cells(self) -> int:
+        """Values for each channel: the classifier's in_features is channels * cells."""
+        return sum(level**self.dims for level in self.levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, *spatial) or (C, *spatial) -> (N, C * cells) or (C * cells,), level by level, channels outermost."""
+        check_input(x, self.dims)
+        first = x.dim() - self.dims - 1
+        pool = _ADAPTIVE_MAX[self.dims]
+        return torch.cat([pool(x, (level,) * self.dims).flatten(first) for level in self.levels], dim=first)
+
+    def extra_repr(self) -> str:
+        """Levels and cells."""
+        return f"levels={self.levels}, dims={self.dims}, cells={self.cells}"

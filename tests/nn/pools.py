@@ -1,0 +1,66 @@
+"""What the tests of the operators share: windows to draw, and windows by their definition."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from poolswap.geometry import Geometry
+from poolswap.nn.registry import OPERATORS
+
+# Every operator, with its options where they change what it computes.
+VARIANTS = (
+    *OPERATORS,
+    *("lp:p=3,learn=true", "mixed:per_channel=true", "mixed:random=true", "gated:per_channel=true"),
+    *("dpp:asymmetric=true", "s3:grid=4", "blur:taps=5", "blur:of=avg"),
+)
+
+
+@st.composite
+def geometries(draw: Any, dims: int) -> tuple[Geometry, tuple[int, ...]]:
+    """(windows that torch's max pooling takes, an input size with a real element in every window)."""
+    same = draw(st.integers(0, 3)) == 0
+    axes = []
+    for _ in range(dims):
+        kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+        padding = 0 if same else draw(st.integers(0, kernel // 2))
+        extent = dilation * (kernel - 1) + 1
+        size = draw(st.integers(max(extent, 1), extent + 5))
+        axes.append((kernel, draw(st.integers(1, 4)), padding, dilation, size))
+    kernel, stride, padding, dilation, size = zip(*axes, strict=True)
+    return Geometry.make(dims, kernel, stride, padding, dilation, draw(st.booleans()) and not same, same), size
+
+
+def by_windows(x: Tensor, geometry: Geometry, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """function of each window's real elements, a vector, by loops: (N, C, *spatial) -> (N, C, *output)."""
+    spatial = x.shape[2:]
+    padding, sizes = geometry.place(spatial)
+    y = torch.empty(*x.shape[:2], *sizes, dtype=x.dtype)
+    axes = list(zip(geometry.kernel_size, geometry.stride, padding, geometry.dilation, spatial, strict=True))
+    for n, c in product(range(x.shape[0]), range(x.shape[1])):
+        for out in product(*map(range, sizes)):
+            places = [
+                [p for i in range(k) if 0 <= (p := o * s - before + i * d) < size]
+                for o, (k, s, before, d, size) in zip(out, axes, strict=True)
+            ]
+            y[n, c][out] = function(torch.stack([x[n, c][index] for index in product(*places)]))
+    return y
+
+
+def stock(op: str, geometry: Geometry) -> nn.Module:
+    """torch's own layer for windows without SAME; average pooling leaves padding out."""
+    k, s, p, d, ceil = (geometry.kernel_size, geometry.stride, geometry.padding, geometry.dilation, geometry.ceil_mode)
+    if op == "max":
+        return getattr(nn, f"MaxPool{geometry.dims}d")(k, s, p, d, ceil_mode=ceil)
+    return getattr(nn, f"AvgPool{geometry.dims}d")(k, s, p, ceil_mode=ceil, count_include_pad=False)
+
+
+def distinct(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    """Noise whose elements differ by far more than a gradcheck's step, none near 0: no kink is crossed."""
+    generator = torch.Generator().manual_seed(seed)
+    count = torch.Size(shape).numel()
+    values = (torch.randperm(count, generator=generator).double() + 0.37) / count * 4 - 2
+    return values.reshape(shape).to(dtype)
