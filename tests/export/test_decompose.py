@@ -20,7 +20,7 @@ BETAS = [1.0, 0.0, -2.0, 40.0]
 
 @st.composite
 def cases(draw):
-    """(x, geometry, beta): 1 to 3 dimensions, any overlap, padding, dilation, ceil and SAME, up to the largest floats."""
+    """(x, geometry, beta): 1 to 3 dimensions, any overlap, padding, dilation, SAME, up to the largest floats."""
     dims = draw(st.integers(1, 3))
     same = draw(st.booleans())
     kernel, stride, padding, dilation, size = [], [], [], [], []
