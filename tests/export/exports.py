@@ -12,11 +12,12 @@ HERE = Path(__file__).parent
 NETS = HERE.parent / "nets.py"
 
 
-def swapped(folder, reference, input_size=None, to="soft", include_global=True):
-    """(model, manifest, checkpoint) of `reference` with every pooling site replaced."""
-    model, spec = create_model(reference, input_size=input_size)
-    sites = find_pools(model, spec.input_size)
-    plan = make_plan(sites, to=to, include_global=include_global, model=spec.reference, input_size=spec.input_size)
+def swapped(folder, reference, input_size=None, model_args=None, include_global=True, **planned):
+    """(model, manifest, checkpoint) of `reference` with every pooling site replaced, or as `planned` says."""
+    model, spec = create_model(reference, input_size=input_size, model_args=model_args)
+    plan = make_plan(
+        find_pools(model, spec.input_size), include_global=include_global, input_size=spec.input_size, **planned
+    )
     swap_pools(model, plan)
     path = folder / "model-softpool.safetensors"
     return model, save_checkpoint(model, path, spec=spec, plan=plan, force=True), path

@@ -16,8 +16,9 @@ from poolswap.inputs import outputs_of
 from poolswap.nn import OPERATORS
 
 MIXED = (f"{NETS}:Mixed", (3, 33, 37))
-SAME = (f"{HERE / 'samenet.py'}:SameNet", (3, 37, 41))
-VIDEO = (f"{HERE / 'samenet.py'}:Video", (3, 5, 17, 19))
+SAME = (f"{HERE / 'pooled_nets.py'}:SameNet", (3, 37, 41))
+VIDEO = (f"{HERE / 'pooled_nets.py'}:Video", (3, 5, 17, 19))
+PARADE = f"{HERE / 'pooled_nets.py'}:Parade"
 RESNET = ("timm:resnet18", (3, 64, 64))
 
 
@@ -26,7 +27,7 @@ def names(folder):
 
 
 def formats_here():
-    slow = {"aoti": pytest.mark.slow}
+    slow = {"aoti": pytest.mark.slow, "openvino": pytest.mark.slow}
     for name, form in FORMATS.items():
         if all(find_spec(package) for package in form.needs):
             yield pytest.param(name, marks=slow.get(name, ()))
@@ -55,17 +56,47 @@ def test_functional_same_and_3d_pools(reference, size, to, tmp_path):
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
-    model, manifest, checkpoint = swapped(tmp_path, *SAME)
+    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
     report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
     assert "37 longer" in [p.input for p in report.parity][3]
     assert report.difference < 1e-5
 
 
-@pytest.mark.parametrize("operator", sorted(OPERATORS))
-def test_every_operator_can_be_exported(operator, tmp_path):
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_every_operator_can_be_exported(to, tmp_path):
+    swaps = [(f"pools.{n}", operator) for n, operator in enumerate(OPERATORS)]
+    model, manifest, checkpoint = swapped(
+        tmp_path, PARADE, (3, 15, 17), {"pools": len(swaps)}, layers=None, swaps=swaps, include_global=False
+    )
+    assert [swap.to for swap in manifest.plan.swaps] == list(OPERATORS)
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_in_a_model_with_same_padding(operator, tmp_path):
     model, manifest, checkpoint = swapped(tmp_path, *SAME, to=operator, include_global=False)
     for to in ("onnx", "pt2"):
         assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4, to
+
+
+BIG = [
+    ("timm:resnet50", (3, 224, 224)),
+    ("timm:vgg16_bn", (3, 224, 224)),
+    ("timm:densenet121", (3, 224, 224)),
+    ("torchvision:inception_v3", (3, 299, 299)),
+    ("torchvision:googlenet", (3, 224, 224)),
+    ("timm:pnasnet5large", (3, 331, 331)),
+    ("torchvision:s3d", (3, 16, 112, 112)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+@pytest.mark.parametrize(("reference", "size"), BIG, ids=[name for name, _ in BIG])
+def test_whole_architectures(reference, size, to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, reference, size)
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4
 
 
 RUN = """

@@ -1,5 +1,6 @@
-"""A network with timm's SAME pools."""
+"""Networks with the pools that exports go wrong on."""
 
+import torch
 from timm.layers import create_pool2d
 from torch import Tensor, nn
 
@@ -32,3 +33,16 @@ class Video(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.two(self.one(self.first(x).relu())).mean((2, 3, 4)))
+
+
+class Parade(nn.Module):
+    """Pools side by side, one output each."""
+
+    def __init__(self, pools: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3)
+        self.pools = nn.ModuleList(nn.MaxPool2d(3, 2, 1) for _ in range(pools))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return torch.cat([pool(x).flatten(1) for pool in self.pools], dim=1)
