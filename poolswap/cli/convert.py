@@ -192,6 +192,7 @@ def _print_conversion(
             "replaced": len(report.swapped),
             "swapped": report.swapped,
             "lifted": report.lifted,
+            "classifiers": report.classifiers,
             "drift": drift,
             "plan": report.plan,
             "export": made,
@@ -203,6 +204,8 @@ def _print_conversion(
         output.warn(
             f"the weights are random (seed {spec.weights.seed}): give --pretrained or --checkpoint FILE for others"
         )
+    for new in report.classifiers:
+        output.warn(f"the classifier {new.path} is new and untrained, {new.before} -> {new.after}: train it")
     rows = []
     for swapped in report.swapped:
         moved = by_path.get(swapped.path)
