@@ -12,6 +12,7 @@ import typer
 
 import poolswap
 from poolswap.cli import convert, env, errors, export, images, inspect, operators, verify
+from poolswap.cli.backend import BackendName, using, with_backend_option
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -25,6 +26,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "images": images.images,
     "env": env.env,
 }
+
+# Those that compute with SoftPool, and so take --backend.
+COMPUTING = frozenset({"convert", "verify", "images"})
 
 app = typer.Typer(
     name="poolswap",
@@ -73,16 +77,16 @@ def register(name: str, command: Callable[..., None]) -> None:
     """Add a command: its prints go to stderr, its exceptions become a line, a hint and an exit code."""
 
     @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, backend: BackendName | None = None, **kwargs: Any) -> None:
         try:
-            with data_only_stdout():
+            with data_only_stdout(), using(backend):
                 command(*args, **kwargs)
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(errors.report(error)) from error
 
-    app.command(name)(run)
+    app.command(name)(with_backend_option(run) if name in COMPUTING else run)
 
 
 for _name, _command in COMMANDS.items():
