@@ -18,6 +18,7 @@ from poolswap.cli import (
     env,
     errors,
     evaluate,
+    export,
     finetune,
     images,
     inspect,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "finetune": finetune.finetune,
     "ablate": ablate.ablate,
     "report": report.report,
+    "export": export.export,
     "operators": operators.operators,
     "images": images.images,
     "bench": bench.bench,
@@ -47,7 +49,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset({"convert", "verify", "evaluate", "recalibrate", "finetune", "ablate", "images", "bench"})
+COMPUTING = frozenset(
+    {"convert", "verify", "evaluate", "recalibrate", "finetune", "ablate", "export", "images", "bench"}
+)
 
 app = typer.Typer(
     name="poolswap",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from poolswap.drift import Drift
+    from poolswap.export import ExportReport
     from poolswap.models import ModelSpec
     from poolswap.plan import Plan
     from poolswap.swap import SwapReport
@@ -89,6 +90,9 @@ def convert(
         bool, typer.Option("--recalibrate", help="With --finetune: new BatchNorm statistics first.")
     ] = False,
     recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe of --finetune, in YAML.")] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Also export the checkpoint: onnx, pt2, ... (poolswap export).")
+    ] = None,
     pretrained: PretrainedOption = False,
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -105,6 +109,7 @@ def convert(
     from poolswap.checkpoint import default_name, save_checkpoint
     from poolswap.drift import measure_drift
     from poolswap.errors import InputError
+    from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
     from poolswap.nn.registry import parse_operator
     from poolswap.plan import Plan, make_plan
@@ -121,6 +126,8 @@ def convert(
         raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
     if (recalibrate or recipe) and not finetune:
         raise InputError("--recalibrate and --recipe need data", "name it with --finetune DATA")
+    if export:
+        find_format(export).check_available()
     net, spec = load(
         model,
         pretrained=pretrained,
@@ -152,16 +159,18 @@ def convert(
         _print_plan(output, given, spec)
         return
     target = out or Path(default_name(spec, given))
-    for path in (target, state_dict):
+    exported = default_path(target, export) if export else None
+    for path in (target, state_dict, exported):
         if path:
             check_writable(path, force=force)
     drift = measure_drift(net, given, spec.input_size, example=inputs)
     report = swap_pools(net, given)
     written = _recover(output, net, spec, given, finetune, target, recalibrate, recipe, force) if finetune else None
-    save_checkpoint(net, target, spec=spec, plan=given, recipe=written, example=inputs, force=force)
+    manifest = save_checkpoint(net, target, spec=spec, plan=given, recipe=written, example=inputs, force=force)
     if state_dict:
         save_state_dict(net, state_dict, force=force)
-    _print_conversion(output, spec, report, drift, target)
+    made = export_model(net, manifest, exported, to=export, force=force) if export and exported else None
+    _print_conversion(output, spec, report, drift, target, made)
 
 
 def _recover(
@@ -213,7 +222,9 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     )
 
 
-def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path) -> None:
+def _print_conversion(
+    output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path, made: ExportReport | None
+) -> None:
     by_path = {site.path: site for site in drift.sites}
     output.json(
         {
@@ -225,6 +236,7 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
             "classifiers": report.classifiers,
             "drift": drift,
             "plan": report.plan,
+            "export": made,
         }
     )
     if spec.note:
@@ -245,6 +257,11 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
     if drift.output is not None:
         output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")
     output.note(f"saved {target}; prove it with: poolswap verify {target}")
+    if made:
+        worst = (
+            f"{made.difference:.1e} (relative) from the model at most" if made.difference is not None else "unverified"
+        )
+        output.note(f"saved {made.path} ({made.format}): {worst}")
 
 
 def _operator(name: str, options: dict[str, object]) -> str:
