@@ -32,7 +32,7 @@ _RESERVED = {"weights", "weights_backbone", "checkpoint_path", "num_classes", "i
 
 
 class Weights(BaseModel):
-    """Where the weights come from: a seed, the library's pretrained weights, or a file."""
+    """Where the weights come from: a seed, the library's own, or a file; and what they were trained on since."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,10 +40,17 @@ class Weights(BaseModel):
     origin: str | None = None
     sha256: str | None = None
     seed: int | None = None
+    trained_on: str | None = None
+
+    @property
+    def untrained(self) -> bool:
+        """Whether they are as they were drawn."""
+        return self.kind == "random" and self.trained_on is None
 
     def __str__(self) -> str:
         """One phrase for a summary."""
-        return f"random (seed {self.seed})" if self.kind == "random" else f"{self.kind} ({self.origin})"
+        source = f"random (seed {self.seed})" if self.kind == "random" else f"{self.kind} ({self.origin})"
+        return f"{source}, trained on {self.trained_on}" if self.trained_on else source
 
 
 class ModelSpec(BaseModel):
@@ -64,6 +71,10 @@ class ModelSpec(BaseModel):
     def reference(self) -> str:
         """The name that `resolve` takes: "timm:resnet50", "torchvision:resnet50", "net.py:factory"."""
         return self.name if self.source == "file" else f"{self.source}:{self.name}"
+
+    def trained(self, data: str) -> ModelSpec:
+        """The spec of the model after a training on data of this name."""
+        return _with(self, weights=self.weights.model_copy(update={"trained_on": data}))
 
 
 def create_model(

@@ -93,7 +93,7 @@ def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
         ",".join(numbers[path] for path in trial.paths),
         trial.to,
         include_global=True,
-        init="published" if spec.weights.kind == "random" else "identity",
+        init="published" if spec.weights.untrained else "identity",
         model=spec.reference,
         input_size=spec.input_size,
     )

@@ -106,6 +106,8 @@ def save_weights(
     row = progress.rows[-1]
     extra = {**recipe, "epoch": row.epoch, "top1": row.top1, "val_loss": row.val_loss}
     for name in (LAST, BEST) if progress.best is row else (LAST,):
-        save_checkpoint(copy or trained, folder / name, spec=spec, plan=plan, recipe=extra, force=True)
+        save_checkpoint(
+            copy or trained, folder / name, spec=spec.trained(recipe["data"]), plan=plan, recipe=extra, force=True
+        )
     rows = ",\n".join(row.model_dump_json() for row in progress.rows)
     write_text(folder / _EPOCHS, f"[{rows}]\n", force=True)

@@ -148,7 +148,7 @@ def convert(
             exclude=exclude or (),
             include_global=include_global,
             geometry=geometry.value,
-            init=init.value if init else "published" if spec.weights.kind == "random" else "identity",
+            init=init.value if init else "published" if spec.weights.untrained else "identity",
             swaps=[_pair(text) for text in swap or ()],
             model=spec.reference,
             input_size=spec.input_size,
@@ -166,6 +166,8 @@ def convert(
     drift = measure_drift(net, given, spec.input_size, example=inputs)
     report = swap_pools(net, given)
     written = _recover(output, net, spec, given, finetune, target, recalibrate, recipe, force) if finetune else None
+    if finetune:
+        spec = spec.trained(finetune)
     manifest = save_checkpoint(net, target, spec=spec, plan=given, recipe=written, example=inputs, force=force)
     if state_dict:
         save_state_dict(net, state_dict, force=force)
@@ -241,7 +243,7 @@ def _print_conversion(
     )
     if spec.note:
         output.note(spec.note)
-    if spec.weights.kind == "random":
+    if spec.weights.untrained:
         output.warn(
             f"the weights are random (seed {spec.weights.seed}): give --pretrained or --checkpoint FILE for others"
         )

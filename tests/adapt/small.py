@@ -9,18 +9,18 @@ from poolswap.adapt import Data, load_data
 SIZE = (3, 16, 16)
 
 
-def net(swap=True, **arguments):
-    """(model, spec, plan) of timm's test_resnet at 16x16."""
-    model, spec = load_model("test_resnet", num_classes=10, input_size=SIZE, **arguments)
+def net(swap=True, size=SIZE, **arguments):
+    """(model, spec, plan) of timm's test_resnet, at 16x16 unless told."""
+    model, spec = load_model("test_resnet", num_classes=10, input_size=size, **arguments)
     plan = None
     if swap:
-        plan = make_plan(find_pools(model, SIZE), "all", model=spec.reference, input_size=SIZE)
+        plan = make_plan(find_pools(model, size), "all", model=spec.reference, input_size=size)
         swap_pools(model, plan)
     return model, spec, plan
 
 
-def digits(train=96, val=40):
+def digits(train=96, val=40, size=SIZE):
     """The first of the digits."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    whole = load_data("digits", input_size=SIZE)
+    whole = load_data("digits", input_size=size)
     return Data(Subset(whole.train, range(train)), Subset(whole.val, range(val)), 10, "digits")

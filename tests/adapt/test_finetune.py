@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from adapt.small import digits, net
+from adapt.small import SIZE, digits, net
 from torch import nn
 
 from poolswap.adapt import Recipe, evaluate, finetune, from_scratch, loaders
@@ -16,9 +16,9 @@ from poolswap.errors import CheckError, InputError
 FAST = {"epochs": 2, "batch_size": 32, "lr": 2e-3}
 
 
-def train(tmp_path, recipe, swap=True, **options):
-    model, spec, plan = net(swap)
-    result = finetune(model, digits(), recipe, tmp_path / "out", spec=spec, plan=plan, device="cpu", **options)
+def train(tmp_path, recipe, swap=True, size=SIZE, **options):
+    model, spec, plan = net(swap, size)
+    result = finetune(model, digits(size=size), recipe, tmp_path / "out", spec=spec, plan=plan, device="cpu", **options)
     return model, result
 
 
@@ -30,6 +30,8 @@ def test_checkpoints_verify_and_say_how_they_were_trained(tmp_path):
     assert manifest.recipe["lr"] == 2e-3
     assert manifest.recipe["data"] == "digits"
     assert manifest.recipe["epoch"] == 2
+    assert str(manifest.model.weights) == "random (seed 0), trained on digits"
+    assert not manifest.model.weights.untrained
     val = loaders(digits(), 40)[1]
     assert evaluate(model, val).loss == pytest.approx(result.rows[-1].val_loss)
     assert evaluate(last, val).loss == pytest.approx(result.rows[-1].val_loss)
@@ -45,8 +47,11 @@ def test_the_control_is_trained_and_saved_the_same_way(tmp_path):
     assert result.rows[-1].beta is None
 
 
-@pytest.mark.parametrize("precision", [{"clip_grad": 1.0}, {"mixed_precision": "bf16"}], ids=["clipped", "bf16"])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_everything_of_a_recipe_at_once(tmp_path, precision):
+    # At 16x16 the last stage strides over a single element, where torch's bfloat16 convolution on the CPU leaves parts
+    # of its weight gradient unset.
+    size = SIZE if precision == "no" else (3, 32, 32)
     recipe = Recipe(
         **FAST,
         opt="sgd",
@@ -61,10 +66,11 @@ def test_everything_of_a_recipe_at_once(tmp_path, precision):
         freeze=("conv1.*",),
         learn_beta=True,
         grad_accumulation=2,
-        **precision,
+        clip_grad=1.0,
+        mixed_precision=precision,
     )
     before = dict(net()[0].named_parameters())
-    model, result = train(tmp_path, recipe)
+    model, result = train(tmp_path, recipe, size=size)
     assert verify_checkpoint(result.last_path).ok
     assert torch.equal(model.conv1[0].weight, before["conv1.0.weight"])
     assert not torch.equal(model.fc.weight, before["fc.weight"])
