@@ -83,7 +83,7 @@ class Geometry:
         sizes = []
         for n, e, s, (before, after) in zip(input_size, self.extent, self.stride, placed, strict=True):
             slack = n + before + after - e
-            out = (-(-slack // s) if self.ceil_mode else slack // s) + 1
+            out = ((slack + s - 1) // s if self.ceil_mode else slack // s) + 1
             if self.ceil_mode and (out - 1) * s >= n + before:
                 out -= 1
             sizes.append(out)
@@ -97,7 +97,7 @@ class Geometry:
 
     @staticmethod
     def _place_same(n: int, extent: int, stride: int) -> tuple[int, int]:
-        total = max((-(-n // stride) - 1) * stride + extent - n, 0)
+        total = max(((n + stride - 1) // stride - 1) * stride + extent - n, 0)  # ONNX would round -n // stride up
         return total // 2, total - total // 2
 
     def _check(self) -> None:

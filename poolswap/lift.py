@@ -130,7 +130,7 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
             return cls.forward(self, *args, **kwargs)
 
     def reduce(self: nn.Module) -> tuple[Any, ...]:
-        return _rebuild, (cls,), self.__dict__
+        return _rebuild, (cls,), self.__getstate__()
 
     body = {"forward": forward, "__reduce__": reduce, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls.__name__, (cls,), body)

@@ -119,13 +119,13 @@ def build(spec: ModelSpec, device: torch.device | str | None = None, *, initiali
     return _make(spec, device, initialise=initialise)[0]
 
 
-def parse_model_args(items: Sequence[str]) -> dict[str, Any]:
+def parse_model_args(items: Sequence[str], option: str = "--model-arg") -> dict[str, Any]:
     """["key=value", ...] -> {key: value}; values are JSON, anything else is a string. Raises InputError."""
     parsed = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise InputError(f"--model-arg {item!r} is not key=value", "write for example --model-arg drop_rate=0.1")
+            raise InputError(f"{option} {item!r} is not key=value", f"write for example {option} drop_rate=0.1")
         try:
             parsed[key.strip()] = json.loads(value)
         except (ValueError, RecursionError):

@@ -15,9 +15,9 @@ from poolswap.calls import Op
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
 from poolswap.nn.operator import Init
-from poolswap.nn.registry import find_operator, parse_operator
+from poolswap.nn.registry import Operator, find_operator, parse_operator
 from poolswap.selectors import Candidates, select
-from poolswap.sites import PoolSite
+from poolswap.sites import PoolSite, Scope
 
 _STEM = Geometry.make(2, 3, 2, 1)
 _PAPER_STEM = Geometry.make(2, 2, 2, ceil_mode=True)  # ceil_mode keeps the stem's output shape at odd sizes
@@ -113,17 +113,26 @@ def make_plan(
 
     Raises NothingToReplaceError where the model has no such site, and InputError for a selector that matches nothing.
     """
-    candidates = Candidates.of(sites, op=op, exclude=exclude, include_global=include_global)
-    if not candidates.sites:
-        raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
+    exclude = tuple(exclude)
+
+    def candidates_for(operator: Operator) -> Candidates:
+        windows: list[Scope] = ["window"] if operator.takes_window else []
+        heads: list[Scope] = ["global"] if include_global or not windows else []
+        candidates = Candidates.of(sites, op=op, exclude=exclude, scopes=[*windows, *heads])
+        if not candidates.sites and not operator.takes_window:
+            raise NothingToReplaceError(f"nothing to replace: {operator.name} takes a head's global pooling alone")
+        if not candidates.sites:
+            raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
+        return candidates
+
     chosen: dict[str, tuple[str, dict[str, Any]]] = {}
     if layers is not None:
         operator, given = parse_operator(to)
-        for path in select(str(layers), candidates):
+        for path in select(str(layers), candidates_for(operator)):
             chosen[path] = (operator.name, {**given, **operator.check(options)})
     for selector, other in swaps:
         operator, given = parse_operator(other)
-        for path in select(selector, candidates):
+        for path in select(selector, candidates_for(operator)):
             chosen[path] = (operator.name, given)
     made = [
         Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1], init=init)

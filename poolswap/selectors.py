@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 
 from poolswap.calls import Op
 from poolswap.errors import InputError
-from poolswap.sites import PoolSite
+from poolswap.sites import PoolSite, Scope
 
 _COUNT = re.compile(r"(?:(first|last):)?(\d+)")
 
@@ -40,16 +40,16 @@ class Candidates:
         *,
         op: Op | None = None,
         exclude: Iterable[str] = (),
-        include_global: bool = False,
+        scopes: Sequence[Scope] = ("window",),
     ) -> Candidates:
-        """Window sites (and global ones if asked) that can be replaced, of the right kind and not excluded."""
+        """Sites of these scopes that can be replaced, of the right kind and not excluded."""
         patterns = tuple(exclude)
         for pattern in patterns:
             if not any(_matches(site, pattern) for site in sites):
                 raise InputError(f"--exclude {pattern} matches no site", _closest(pattern, sites))
         why_not: dict[str, str] = {}
         for site in sites:
-            reason = _reason(site, op, patterns, include_global)
+            reason = _reason(site, op, patterns, scopes)
             if reason is not None:
                 why_not[site.path] = reason
         usable = tuple(site for site in sites if site.path not in why_not)
@@ -107,11 +107,11 @@ def _matches(site: PoolSite, pattern: str) -> bool:
     return any(fnmatchcase(path, pattern) for path in (site.path, *site.aliases))
 
 
-def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], include_global: bool) -> str | None:
+def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
     if not site.replaceable:
         return f"which cannot be replaced: it {site.reason}"
-    if site.scope == "global" and not include_global:
-        return "a global site: add --include-global"
+    if site.scope not in scopes:
+        return "a global site: add --include-global" if site.scope == "global" else "a window site"
     if op is not None and site.op != op:
         return f"which is {site.op} pooling, not {op}"
     if any(_matches(site, pattern) for pattern in exclude):

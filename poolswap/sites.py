@@ -112,7 +112,8 @@ def find_pools(
     evaluated, trained = probe(model, input_size, example)
     slots = [slot for slot in _slots(evaluated, trained) if slot.is_site]
     namer = _Namer(model)
-    calls = [(event, slot, namer.path(slot)) for slot in slots for event in slot.shown]
+    paths = [namer.path(slot) for slot in slots]
+    calls = [(event, slot, path) for slot, path in zip(slots, paths, strict=True) for event in slot.shown]
     calls.sort(key=lambda call: (not call[1].evaluated, call[0].position))
     return [_site(number, event, slot, path, namer) for number, (event, slot, path) in enumerate(calls, start=1)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -10,11 +10,14 @@ from torch import nn
 
 from poolswap.calls import is_pool_module, windows_of
 from poolswap.errors import InputError
+from poolswap.head import pyramid, widened
 from poolswap.inputs import floating_tensor
 from poolswap.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.nn.registry import find_operator
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
+from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.plan import Plan, Swap
+from poolswap.probe import probe
 from poolswap.sites import PoolSite
 
 
@@ -30,13 +33,17 @@ class Swapped(BaseModel):
 
 
 class SwapReport(BaseModel):
-    """What `swap_pools` did: the modules it replaced, and the owners whose functional calls it lifted."""
+    """What `swap_pools` did: the modules it replaced, and the owners whose functional calls it lifted.
+
+    `classifiers` are new and untrained, for a head that became wider.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
     swapped: tuple[Swapped, ...]
     lifted: tuple[str, ...]
+    classifiers: tuple[Swapped, ...] = ()
 
 
 def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
@@ -49,17 +56,18 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
     for swap in swaps.values():
         _check_site(model, swap.site)
     replacements = {path: _replacement(swap, model) for path, swap in swaps.items()}
+    classifiers = dict(
+        widened(model, swaps[path].site.channels, new.cells)
+        for path, new in replacements.items()
+        if isinstance(new, SpatialPyramidPool)
+    )
     lifted = lift(model, [*(swap.site for swap in swaps.values()), *plan.kept])
-    swapped = []
-    for path, new in replacements.items():
-        old = model.get_submodule(path)
-        new.train(old.training)
-        vars(new)["_replaced"] = old  # not an attribute of the module: it would become a submodule
-        _put(model, old, new)
-        parameters = sum(p.numel() for p in new.parameters())
-        swapped.append(Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters))
+    swapped = tuple(_replace(model, path, new) for path, new in replacements.items())
+    made = tuple(_replace(model, path, new) for path, new in classifiers.items())
     watch(model)
-    return SwapReport(plan=plan, swapped=tuple(swapped), lifted=tuple(lifted))
+    if made and plan.input_size:
+        _check_head(model, plan.input_size)
+    return SwapReport(plan=plan, swapped=swapped, lifted=tuple(lifted), classifiers=made)
 
 
 def restore(model: nn.Module) -> None:
@@ -80,6 +88,24 @@ def replaced_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((path, module) for path, module in model.named_modules() if "_replaced" in vars(module))
 
 
+def _replace(model: nn.Module, path: str, new: nn.Module) -> Swapped:
+    old = model.get_submodule(path)
+    new.train(old.training)
+    vars(new)["_replaced"] = old  # not an attribute of the module: it would become a submodule
+    _put(model, old, new)
+    parameters = sum(p.numel() for p in new.parameters())
+    return Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters)
+
+
+def _check_head(model: nn.Module, input_size: Sequence[int]) -> None:
+    """Run the head that became wider; put the model back where something before the classifier is in its way."""
+    try:
+        probe(model, input_size)
+    except InputError as error:
+        restore(model)
+        raise InputError(f"the head has no room for spp: {error.message}", "--to soft --include-global") from error
+
+
 def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
     site, operator = swap.site, find_operator(swap.to)
     geometry = swap.geometry or (site.call.geometry if site.call else None)
@@ -95,6 +121,8 @@ def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
 def _global_replacement(swap: Swap) -> nn.Module:
     call = swap.site.call
     assert call is not None
+    if swap.to == "spp":
+        return pyramid(call, **swap.options)
     if call.output_size is not None:
         return AdaptiveSoftPool(call.output_size, **swap.options)
     # A functional average over a window that covers the map follows the map's size, whatever it is.

@@ -47,8 +47,8 @@ def choose(selector, **options):
         ("all", {"op": "max"}, ["stem", "body.1"]),
         ("first", {"op": "avg"}, ["body.0"]),
         ("all", {"exclude": ["body.*"]}, ["stem"]),
-        ("all", {"include_global": True}, [*WINDOWS, "head"]),
-        ("last", {"include_global": True}, ["head"]),
+        ("all", {"scopes": ["window", "global"]}, [*WINDOWS, "head"]),
+        ("last", {"scopes": ["window", "global"]}, ["head"]),
     ],
 )
 def test_what_a_selector_chooses(selector, options, chosen):

@@ -11,7 +11,23 @@ from typing import Annotated, Any
 import typer
 
 import poolswap
-from poolswap.cli import bench, convert, env, errors, images, inspect, operators, verify
+from poolswap.cli import (
+    ablate,
+    bench,
+    convert,
+    env,
+    errors,
+    evaluate,
+    export,
+    finetune,
+    images,
+    inspect,
+    operators,
+    recalibrate,
+    report,
+    verify,
+)
+from poolswap.cli.backend import BackendName, using, with_backend_option
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 
@@ -20,11 +36,22 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "convert": convert.convert,
     "verify": verify.verify,
-    "bench": bench.bench,
+    "evaluate": evaluate.evaluate,
+    "recalibrate": recalibrate.recalibrate,
+    "finetune": finetune.finetune,
+    "ablate": ablate.ablate,
+    "report": report.report,
+    "export": export.export,
     "operators": operators.operators,
     "images": images.images,
+    "bench": bench.bench,
     "env": env.env,
 }
+
+# Those that compute with SoftPool, and so take --backend.
+COMPUTING = frozenset(
+    {"convert", "verify", "evaluate", "recalibrate", "finetune", "ablate", "export", "images", "bench"}
+)
 
 app = typer.Typer(
     name="poolswap",
@@ -73,16 +100,16 @@ def register(name: str, command: Callable[..., None]) -> None:
     """Add a command: its prints go to stderr, its exceptions become a line, a hint and an exit code."""
 
     @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, backend: BackendName | None = None, **kwargs: Any) -> None:
         try:
-            with data_only_stdout():
+            with data_only_stdout(), using(backend):
                 command(*args, **kwargs)
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(errors.report(error)) from error
 
-    app.command(name)(run)
+    app.command(name)(with_backend_option(run) if name in COMPUTING else run)
 
 
 for _name, _command in COMMANDS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,10 @@ from poolswap.cli.options import (
 from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from poolswap.drift import Drift
+    from poolswap.export import ExportReport
     from poolswap.models import ModelSpec
     from poolswap.plan import Plan
     from poolswap.swap import SwapReport
@@ -80,6 +83,16 @@ def convert(
     state_dict: Annotated[
         Path | None, typer.Option(metavar="FILE.pt", help="Also write the bare state dict, for torch.load.")
     ] = None,
+    finetune: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Then train on this data, as poolswap finetune does.")
+    ] = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="With --finetune: new BatchNorm statistics first.")
+    ] = False,
+    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="Recipe of --finetune, in YAML.")] = None,
+    export: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Also export the checkpoint: onnx, pt2, ... (poolswap export).")
+    ] = None,
     pretrained: PretrainedOption = False,
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -96,6 +109,7 @@ def convert(
     from poolswap.checkpoint import default_name, save_checkpoint
     from poolswap.drift import measure_drift
     from poolswap.errors import InputError
+    from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
     from poolswap.nn.registry import parse_operator
     from poolswap.plan import Plan, make_plan
@@ -110,6 +124,10 @@ def convert(
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):
         raise InputError(f"{plan_out} is neither YAML nor JSON by its name", "--plan-out plan.yaml")
+    if (recalibrate or recipe) and not finetune:
+        raise InputError("--recalibrate and --recipe need data", "name it with --finetune DATA")
+    if export:
+        find_format(export).check_available()
     net, spec = load(
         model,
         pretrained=pretrained,
@@ -141,15 +159,47 @@ def convert(
         _print_plan(output, given, spec)
         return
     target = out or Path(default_name(spec, given))
-    for path in (target, state_dict):
+    exported = default_path(target, export) if export else None
+    for path in (target, state_dict, exported):
         if path:
             check_writable(path, force=force)
     drift = measure_drift(net, given, spec.input_size, example=inputs)
     report = swap_pools(net, given)
-    save_checkpoint(net, target, spec=spec, plan=given, example=inputs, force=force)
+    written = _recover(output, net, spec, given, finetune, target, recalibrate, recipe, force) if finetune else None
+    manifest = save_checkpoint(net, target, spec=spec, plan=given, recipe=written, example=inputs, force=force)
     if state_dict:
         save_state_dict(net, state_dict, force=force)
-    _print_conversion(output, spec, report, drift, target)
+    made = export_model(net, manifest, exported, to=export, force=force) if export and exported else None
+    _print_conversion(output, spec, report, drift, target, made)
+
+
+def _recover(
+    output: Output,
+    net: nn.Module,
+    spec: ModelSpec,
+    plan: Plan,
+    name: str,
+    target: Path,
+    first_recalibrate: bool,
+    recipe: Path | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Recalibrate and train the swapped model; returns what the checkpoint says of it."""
+    from poolswap.adapt import Recipe, evaluate, load_data, loaders, recalibrate
+    from poolswap.cli.data import train
+
+    settings = Recipe.make(Recipe.read(recipe) if recipe else {})
+    data = load_data(name, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
+    images, val = loaders(data, settings.batch_size, settings.workers, settings.seed, settings.on_bad_image)
+    output.note(f"top-1 after the swap: {evaluate(net, val, shift=None).top1:.2f}%")
+    if first_recalibrate:
+        layers = recalibrate(net, images)
+        after = evaluate(net, val, shift=None).top1
+        output.note(f"top-1 after recalibrating {layers} BatchNorm layers: {after:.2f}%")
+    folder = target.with_name(f"{target.stem}-training")
+    train(output, net, data, settings, folder, spec=spec, plan=plan, resume=False, force=force)
+    net.cpu().eval()
+    return {**settings.model_dump(mode="json"), "data": data.name, "recalibrated": first_recalibrate}
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -172,7 +222,9 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     )
 
 
-def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path) -> None:
+def _print_conversion(
+    output: Output, spec: ModelSpec, report: SwapReport, drift: Drift, target: Path, made: ExportReport | None
+) -> None:
     by_path = {site.path: site for site in drift.sites}
     output.json(
         {
@@ -181,8 +233,10 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
             "replaced": len(report.swapped),
             "swapped": report.swapped,
             "lifted": report.lifted,
+            "classifiers": report.classifiers,
             "drift": drift,
             "plan": report.plan,
+            "export": made,
         }
     )
     if spec.note:
@@ -191,6 +245,8 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
         output.warn(
             f"the weights are random (seed {spec.weights.seed}): give --pretrained or --checkpoint FILE for others"
         )
+    for new in report.classifiers:
+        output.warn(f"the classifier {new.path} is new and untrained, {new.before} -> {new.after}: train it")
     rows = []
     for swapped in report.swapped:
         moved = by_path.get(swapped.path)
@@ -201,6 +257,11 @@ def _print_conversion(output: Output, spec: ModelSpec, report: SwapReport, drift
     if drift.output is not None:
         output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")
     output.note(f"saved {target}; prove it with: poolswap verify {target}")
+    if made:
+        worst = (
+            f"{made.difference:.1e} (relative) from the model at most" if made.difference is not None else "unverified"
+        )
+        output.note(f"saved {made.path} ({made.format}): {worst}")
 
 
 def _operator(name: str, options: dict[str, object]) -> str:

@@ -25,7 +25,7 @@ def operators(
 
     output = Output(json=as_json, quiet=quiet)
     chosen = [load_operator(text) for text in name] if name else list(all_operators().values())
-    costs = measure_costs(chosen) if cost else {}
+    costs = measure_costs([op for op in chosen if op.takes_window]) if cost else {}
     measured_on = {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": select("cpu").name}
     output.json(
         {
@@ -38,6 +38,7 @@ def operators(
                     "paper": op.paper,
                     "options": {key: _option(parameter) for key, parameter in op.options.items()},
                     "random": op.random,
+                    "takes_window": op.takes_window,
                     "takes_global": op.takes_global,
                     "cost": costs.get(op.name),
                 }
@@ -50,8 +51,9 @@ def operators(
     if cost:
         columns[3:3] = ["parameters", "forward", "training"]
         for row in rows:
-            measured = costs[str(row[0])]
-            row[3:3] = [measured.parameters, f"{measured.forward:.1f}x", f"{measured.training:.1f}x"]
+            measured = costs.get(str(row[0]))
+            times = (f"{measured.forward:.1f}x", f"{measured.training:.1f}x") if measured else ("", "")
+            row[3:3] = [measured.parameters if measured else "a new classifier", *times]
         where = f"{STEM} on {'x'.join(map(str, SHAPE))}, CPU, soft by the {measured_on['soft_backend']} backend"
         output.note(f"time as a multiple of max pooling's: {where}")
     output.table(None, columns, rows)
@@ -66,9 +68,13 @@ def _option(parameter: Parameter) -> dict[str, Any]:
 def _options(parameters: dict[str, Parameter]) -> str:
     """`p=2.0, learn=False`, as they are typed after the colon; without a default, the type."""
     return ", ".join(
-        f"{key}={_type(p.annotation) if p.default in (p.empty, None) else str(p.default).lower()}"
+        f"{key}={_type(p.annotation) if p.default in (p.empty, None) else _typed(p.default)}"
         for key, p in parameters.items()
     )
+
+
+def _typed(default: object) -> str:
+    return "+".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
 
 
 def _type(annotation: Any) -> str:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -15,8 +15,9 @@ from torch import nn
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 
-# What the site gives an operator, not its user: number of channels, the stock layer, the layer to start as.
-FROM_SITE = ("channels", "stock", "start")
+# What the site gives an operator, not its user: number of channels, the stock layer, the layer to start as, and
+# whether a head keeps axes of size 1.
+FROM_SITE = ("channels", "stock", "start", "keepdim")
 
 
 Init = Literal["identity", "published"]
@@ -29,14 +30,15 @@ class Operator:
     The class takes a Geometry, then options by name. Three names are filled in from the site where the class has them:
     `channels`; `stock`, the layer ("max" or "avg") that it replaces; and `start`, the layer that its initial parameters
     imitate, or None for the published initialisation. `random` operators draw, or have an option to draw, from torch's
-    generator in train mode; `takes_global` ones can also replace the global pooling of a head. `formula` is of one
-    window x, `paper` its source.
+    generator in train mode; `takes_global` ones can replace the global pooling of a head, and without
+    `takes_window` nothing else. `formula` is of one window x, `paper` its source.
     """
 
     name: str
     cls: type[nn.Module]
     summary: str
     random: bool = False
+    takes_window: bool = True
     takes_global: bool = False
     formula: str = ""
     paper: str = ""
@@ -57,14 +59,16 @@ class Operator:
         return frozenset(p.name for p in self._parameters) & frozenset(FROM_SITE)
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options converted to their annotated types. Raises InputError for an unknown name or a bad value."""
+        """The options converted to their annotated types, 1+2+4 to a tuple. Raises InputError for what does not fit."""
         checked = {}
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise InputError(f"operator {self.name!r} has no option {name!r}", f"its options: {known}")
             try:
-                checked[name] = TypeAdapter(self.options[name].annotation).validate_python(value)
+                wanted = self.options[name].annotation
+                items = value.split("+") if isinstance(value, str) and get_origin(wanted) is tuple else value
+                checked[name] = TypeAdapter(wanted).validate_python(items)
             except ValidationError as error:
                 raise InputError(
                     f"option {name}={value} of operator {self.name!r}: {error.errors()[0]['msg']}",

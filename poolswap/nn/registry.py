@@ -20,6 +20,7 @@ from poolswap.nn.mixed import MixedPool
 from poolswap.nn.operator import Operator
 from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool
+from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.nn.stochastic import StochasticPool
 from poolswap.nn.stock import AvgPool, MaxPool
 from poolswap.userfile import load_object, split_reference
@@ -131,6 +132,15 @@ _TABLE = (
         formula="sum_j b_j max_i x_(j+i)",
         paper="Zhang, ICML 2019",
     ),
+    Operator(
+        "spp",
+        SpatialPyramidPool,
+        "a head's global pooling: maxima of a pyramid of grids, with a new classifier",
+        takes_window=False,
+        takes_global=True,
+        formula="max_i x_i of each cell of each level's grid",
+        paper="He et al., TPAMI 2015",
+    ),
 )
 OPERATORS = {operator.name: operator for operator in _TABLE}
 
@@ -188,10 +198,10 @@ def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
 
 
 def split_operators(text: str) -> list[str]:
-    """`max,lp:p=3,learn=true,soft` -> its operators, each as `parse_operator` takes it; `all` is every one, once."""
+    """`max,lp:p=3,learn=true,soft` -> its operators, as `parse_operator` takes them; `all` is every one for windows."""
     if text == "all":
         named = {operator.cls: name for name, operator in reversed(all_operators().items())}
-        return [name for name, operator in all_operators().items() if named[operator.cls] == name]
+        return [name for name, op in all_operators().items() if named[op.cls] == name and op.takes_window]
     parts: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         is_option = "=" in part and ":" not in part.partition("=")[0]

@@ -5,8 +5,6 @@ He, Zhang, Ren, Sun, "Spatial pyramid pooling in deep convolutional networks for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,16 +17,18 @@ _ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adapti
 class SpatialPyramidPool(nn.Module):
     """Adaptive max pooling to a grid of each level, flattened and concatenated: a vector of one length for every map.
 
-    It is wider than the global pooling that it replaces by `cells`, so the classifier after it has to be a new one. It
-    has no state. Raises ValueError for levels that are no grid.
+    It is wider than the global pooling that it replaces by `cells`, so the classifier after it has to be a new one.
+    With `keepdim` the vector keeps `dims` axes of size 1, as nn.AdaptiveAvgPoolNd(1) does. It has no state. Raises
+    ValueError for levels that are no grid.
     """
 
-    def __init__(self, levels: Sequence[int] = (1, 2, 4), *, dims: int = 2) -> None:
+    def __init__(self, dims: int = 2, *, levels: tuple[int, ...] = (1, 2, 4), keepdim: bool = False) -> None:
         super().__init__()
         if not levels or min(levels) < 1 or dims not in _ADAPTIVE_MAX:
             raise ValueError(f"levels must be positive and dims 1, 2 or 3, not {tuple(levels)} and {dims}")
         self.levels = tuple(levels)
         self.dims = dims
+        self.keepdim = keepdim
 
     @property
     def cells(self) -> int:
@@ -40,7 +40,8 @@ class SpatialPyramidPool(nn.Module):
         check_input(x, self.dims)
         first = x.dim() - self.dims - 1
         pool = _ADAPTIVE_MAX[self.dims]
-        return torch.cat([pool(x, (level,) * self.dims).flatten(first) for level in self.levels], dim=first)
+        y = torch.cat([pool(x, (level,) * self.dims).flatten(first) for level in self.levels], dim=first)
+        return y.reshape(*y.shape, *(1,) * self.dims) if self.keepdim else y
 
     def extra_repr(self) -> str:
         """Levels and cells."""

@@ -13,7 +13,7 @@ from poolswap.nn.registry import OPERATORS
 
 # Every operator, with its options where they change what it computes.
 VARIANTS = (
-    *OPERATORS,
+    *(name for name, operator in OPERATORS.items() if operator.takes_window),
     *("lp:p=3,learn=true", "mixed:per_channel=true", "mixed:random=true", "gated:per_channel=true"),
     *("dpp:asymmetric=true", "s3:grid=4", "blur:taps=5", "blur:of=avg"),
 )

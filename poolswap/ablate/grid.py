@@ -1,0 +1,193 @@
+"""Study and sites -> the trials, each with the key that its results are kept under."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from poolswap.ablate.study import Adapt, Order, Study, parse_layers
+from poolswap.checkpoint import load_model
+from poolswap.errors import InputError
+from poolswap.nn.registry import parse_operator
+from poolswap.plan import make_plan
+from poolswap.sites import PoolSite, find_pools
+from poolswap.userfile import split_reference
+from poolswap.weights import sha256_of
+
+_TRAINED: tuple[Adapt, ...] = ("finetune", "scratch")
+
+
+class Trial(BaseModel):
+    """One model to adapt and to measure: everything that its numbers depend on, and nothing else.
+
+    `paths` are the layers that are replaced, none for the control. `files` are digests of the files that the model, the
+    weights and the operator come from.
+    """
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model: str
+    data: str
+    weights: str
+    files: dict[str, str]
+    num_classes: int | None
+    in_chans: int | None
+    input_size: tuple[int, ...] | None
+    model_args: dict[str, Any]
+    paths: tuple[str, ...]
+    to: str | None
+    adapt: Adapt
+    seed: int
+    batch_size: int
+    recalibrate_batches: int | None
+    recipe: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """A short digest of the fields: the name of the trial's folder."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return sha256(text.encode()).hexdigest()[:16]
+
+
+class Cell(BaseModel):
+    """A trial's place in the grid. Two cells may share a trial: the first layer alone is also the first of a row.
+
+    `layers` is how many are replaced, 0 for the control; `order` is None there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: int
+    order: Order | None
+    to: str | None
+    adapt: Adapt
+    seed: int
+    paths: tuple[str, ...]
+    key: str
+
+
+class Layer(BaseModel):
+    """A layer that can be replaced, as the report draws it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    pooling: str
+    size: tuple[int, ...] = Field(description="channels and sides of its output")
+
+
+class Grid(BaseModel):
+    """The layers in call order, the cells, and the trials by key."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: tuple[Layer, ...]
+    cells: tuple[Cell, ...]
+    trials: dict[str, Trial]
+
+    def shard(self, number: int, of: int) -> dict[str, Trial]:
+        """The trials of part `number` (from 1) of `of`. The parts depend on the keys alone, and have no trial twice."""
+        mine = set(sorted(self.trials)[number - 1 :: of])
+        return {key: trial for key, trial in self.trials.items() if key in mine}
+
+
+def grid_of(study: Study) -> Grid:
+    """`make_grid` with the sites of the study's model; no weights are read but a checkpoint's own."""
+    model, spec = load_model(
+        study.model,
+        num_classes=study.num_classes,
+        in_chans=study.in_chans,
+        input_size=study.input_size,
+        model_args=study.model_args,
+    )
+    return make_grid(study, find_pools(model, spec.input_size))
+
+
+def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
+    """Every trial that the study asks for, the controls first.
+
+    Raises NothingToReplaceError where the model has no such layer, InputError where the study does not fit it.
+    """
+    _check(study)
+    everything = make_plan(sites, "all", op=study.kind, exclude=study.exclude, include_global=study.include_global)
+    places = {swap.site.path: swap.site for swap in everything.swaps}
+    base = _common(study)
+    files = {to: _files(study, to) for to in (None, *study.to)}
+    cells, trials = [], {}
+    for layers, order, to, paths in _rows(study, tuple(places)):
+        for adapt in study.adapt:
+            # Nothing is random where nothing is adapted: one trial says it all.
+            for seed in study.seeds[:1] if adapt == "none" else study.seeds:
+                trial = Trial(**base, **_adaptation(study, adapt, seed), paths=paths, to=to, files=files[to])
+                trials[trial.key] = trial
+                cells.append(
+                    Cell(layers=layers, order=order, to=to, adapt=adapt, seed=seed, paths=paths, key=trial.key)
+                )
+    return Grid(layers=tuple(_layer(site) for site in places.values()), cells=tuple(cells), trials=trials)
+
+
+def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | None, str | None, tuple[str, ...]]]:
+    yield 0, None, None, ()
+    counts = parse_layers(study.layers, len(paths))
+    for order in study.order:
+        for to in study.to:
+            for n in counts:
+                if order == "single":
+                    yield 1, order, to, paths[n - 1 : n]
+                else:
+                    yield n, order, to, paths[:n] if order == "forward" else paths[-n:]
+
+
+def _check(study: Study) -> None:
+    for to in study.to:
+        parse_operator(to)
+    if study.weights == "random" and not study.model.endswith(".safetensors"):
+        pointless = [adapt for adapt in study.adapt if adapt != "scratch"]
+        if pointless:
+            raise InputError(
+                f"adapt {pointless[0]} starts from trained weights, and these are random",
+                "give --pretrained or --checkpoint FILE, or train with --adapt scratch",
+            )
+
+
+def _common(study: Study) -> dict[str, Any]:
+    return {
+        "model": study.model,
+        "data": study.data,
+        "num_classes": study.num_classes,
+        "in_chans": study.in_chans,
+        "input_size": study.input_size,
+        "model_args": study.model_args,
+        "batch_size": study.batch_size,
+    }
+
+
+def _adaptation(study: Study, adapt: Adapt, seed: int) -> dict[str, Any]:
+    """The fields that only some adaptations read are left empty for the others, so that they do not split a trial."""
+    return {
+        "adapt": adapt,
+        "seed": 0 if adapt == "none" else seed,
+        "weights": "random" if adapt == "scratch" else study.weights,
+        "recalibrate_batches": study.recalibrate_batches if adapt == "recalibrate" else None,
+        "recipe": study.recipe if adapt in _TRAINED else {},
+    }
+
+
+def _files(study: Study, to: str | None) -> dict[str, str]:
+    """Digests of the local files that decide the numbers: a changed file makes a new trial."""
+    found = {}
+    for reference in filter(None, (study.model, study.weights, to)):
+        split = split_reference(reference)
+        path = split[0] if split else Path(reference)
+        if path.suffix and path.is_file():
+            found[reference] = sha256_of(path)
+    return found
+
+
+def _layer(site: PoolSite) -> Layer:
+    return Layer(path=site.path, pooling=f"{site.op} {site.call or '?'}", size=site.output_shape[1:])

@@ -1,0 +1,155 @@
+"""The runs folder: one directory a trial, named by its key, written so that a kill at any moment costs only that trial.
+
+RUN/study.yaml                the study, with every default
+RUN/grid.json                 its layers, cells and trials
+RUN/trials/KEY/trial.json     what defines the trial
+RUN/trials/KEY/result.json    what was measured, or
+RUN/trials/KEY/failure.json   what went wrong
+RUN/trials/KEY/log.txt        what was printed meanwhile
+RUN/trials/KEY/training/      checkpoints, while it trains
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from poolswap.ablate.grid import Grid, Trial
+from poolswap.ablate.study import Study
+from poolswap.errors import InputError
+from poolswap.files import write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two runs off one trial, which costs time and no result
+    fcntl = None  # type: ignore[assignment]
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+class SiteMove(BaseModel):
+    """How far one replaced layer's output moved, fed what the stock layer was fed (`poolswap.drift`)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    local: float
+
+
+class Result(BaseModel):
+    """What one trial measured. Accuracies are in percent; `correct` has one bit an image, in hexadecimal.
+
+    `latency` and `memory` are of one batch (forward; forward and backward), in seconds and bytes, `control_` those of
+    the unmodified model measured in turns with it. `drift` is the outputs' before any adaptation.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    top1: float
+    top5: float | None
+    loss: float
+    shift_consistency: float | None
+    images: int
+    correct: str
+    latency: float
+    control_latency: float
+    memory: int
+    control_memory: int
+    parameters: int
+    drift: float | None
+    sites: tuple[SiteMove, ...]
+    seconds: float
+    environment: dict[str, Any]
+
+
+class Failure(BaseModel):
+    """Why a trial has no result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str
+    traceback: str
+
+
+class RunFolder:
+    """The files of one ablation."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def open(self, study: Study, grid: Grid) -> None:
+        """Make the folder, or go on in one: results of an earlier study stay, and are used where the keys agree."""
+        if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
+            raise InputError(f"{self.path} is not a runs folder and is not empty", "name another with --out")
+        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
+        write_text(self.path / "study.yaml", study.dumps(), force=True)
+
+    def study(self) -> Study:
+        """The study that was run last. Raises InputError where there is none."""
+        path = self.path / "study.yaml"
+        if not path.is_file():
+            raise InputError(f"{self.path} is not a runs folder: it has no study.yaml", "make one: poolswap ablate")
+        return Study.make(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+    def grid(self) -> Grid:
+        """Its grid. Raises InputError where there is none, or it is damaged."""
+        self.study()
+        found = _read(Grid, self.path / "grid.json")
+        if found is None:
+            raise InputError(f"{self.path / 'grid.json'} is missing or damaged", "run poolswap ablate again")
+        return found
+
+    def trial(self, key: str) -> Path:
+        """The directory of a trial."""
+        return self.path / "trials" / key
+
+    def result(self, key: str) -> Result | None:
+        """The result of a trial; None where it has none, or a file that does not read."""
+        return _read(Result, self.trial(key) / "result.json")
+
+    def failure(self, key: str) -> Failure | None:
+        """The failure of a trial that has no result."""
+        return _read(Failure, self.trial(key) / "failure.json")
+
+    def write_result(self, key: str, result: Result) -> None:
+        """Keep the result, and drop what only an unfinished trial needs."""
+        write_text(self.trial(key) / "result.json", result.model_dump_json(indent=1), force=True)
+        (self.trial(key) / "failure.json").unlink(missing_ok=True)
+        shutil.rmtree(self.trial(key) / "training", ignore_errors=True)
+
+    def write_failure(self, key: str, failure: Failure) -> None:
+        """Keep the failure; the next run tries the trial again."""
+        self.trial(key).mkdir(parents=True, exist_ok=True)
+        write_text(self.trial(key) / "failure.json", failure.model_dump_json(indent=1), force=True)
+
+    @contextmanager
+    def claim(self, key: str, trial: Trial) -> Iterator[bool]:
+        """Hold the trial for the length of a with block; False where another process holds it.
+
+        The system takes the claim back when the process ends, however it ends.
+        """
+        directory = self.trial(key)
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "lock").open("w") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    yield False
+                    return
+            write_text(directory / "trial.json", trial.model_dump_json(indent=1), force=True)
+            yield True
+
+
+def _read(kind: type[_Document], path: Path) -> _Document | None:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

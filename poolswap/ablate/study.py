@@ -1,0 +1,114 @@
+"""What an ablation asks: one document, in YAML or JSON, that defines every trial of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from poolswap.errors import InputError
+
+Order = Literal["forward", "backward", "single"]
+Adapt = Literal["none", "recalibrate", "finetune", "scratch"]
+
+_RANGE = re.compile(r"(\d+|all)(?:\.\.(\d+|all))?")
+
+
+class Study(BaseModel):
+    """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
+
+    `layers` are counts, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer alone. `seeds`
+    may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state dict. `recipe`
+    are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str
+    data: str
+    weights: str = "random"
+    num_classes: int | None = Field(default=None, ge=1)
+    in_chans: int | None = Field(default=None, ge=1)
+    input_size: tuple[int, ...] | None = None
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    layers: str = "0..all"
+    order: tuple[Order, ...] = Field(default=("forward",), min_length=1)
+    to: tuple[str, ...] = Field(default=("soft",), min_length=1)
+    adapt: tuple[Adapt, ...] = Field(default=("none",), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    kind: Literal["max", "avg"] | None = None
+    exclude: tuple[str, ...] = ()
+    include_global: bool = False
+    batch_size: int = Field(default=64, ge=1)
+    recalibrate_batches: int | None = Field(default=None, ge=1)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("order", "to", "adapt", "exclude", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_of_seeds(cls, value: Any) -> Any:
+        return tuple(range(value)) if isinstance(value, int) else value
+
+    @field_validator("order", "to", "adapt", "seeds")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers_are_text(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    @classmethod
+    def read(cls, path: Path | str) -> dict[str, Any]:
+        """The fields that a YAML or JSON file sets, for `make` to complete. Raises InputError for anything else."""
+        path = Path(path)
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"cannot read the study {path}: {' '.join(str(error).split())}") from None
+        if not isinstance(document, dict):
+            raise InputError(f"{path} is not a study: it has no fields", "write for example model: resnet18")
+        return document
+
+    @classmethod
+    def make(cls, fields: dict[str, Any]) -> Study:
+        """A study of these fields. Raises InputError that names the field that is wrong."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "document"
+            hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
+            raise InputError(f"the study's {where}: {first['msg']}", hint) from None
+
+    def dumps(self) -> str:
+        """The whole study as YAML that `read` takes."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+
+
+def parse_layers(text: str, available: int) -> tuple[int, ...]:
+    """ "0..all", "1,3,all" -> sorted counts of at most `available`, without 0: the control is always there.
+
+    Raises InputError for anything else.
+    """
+    counts: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise InputError(f"--layers {text!r} is not a list of counts", "write for example --layers 0..all or 1,3")
+        first, last = (available if end == "all" else int(end) for end in (match[1], match[2] or match[1]))
+        if not first <= last <= available:
+            raise InputError(
+                f"--layers {part.strip()!r} asks for up to {last} of {available} layers",
+                f"counts go from 0 to {available}; poolswap inspect MODEL lists the layers",
+            )
+        counts.update(range(first, last + 1))
+    return tuple(sorted(counts - {0}))

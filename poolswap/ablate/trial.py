@@ -1,0 +1,137 @@
+"""One trial from its definition to its numbers: load, swap, measure the cost, adapt, evaluate."""
+
+from __future__ import annotations
+
+import platform
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from poolswap.ablate.grid import Trial
+from poolswap.ablate.measure import compare_costs
+from poolswap.ablate.runs import Result, SiteMove
+from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
+from poolswap.checkpoint import is_checkpoint_path, load_model, versions
+from poolswap.drift import measure_drift
+from poolswap.errors import InputError
+from poolswap.inputs import evaluating, floating_tensor
+from poolswap.models import ModelSpec
+from poolswap.plan import Plan, make_plan
+from poolswap.sites import find_pools
+from poolswap.swap import swap_pools
+
+_SHIFT = 1  # pixels
+
+
+def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None = None) -> Result:
+    """Everything that is measured of the trial. Training keeps its state in `folder`, and goes on from there.
+
+    `device` is the GPU where there is one. Raises whatever goes wrong.
+    """
+    start = time.perf_counter()
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data, model, spec = load(trial, device)
+    plan = plan_of(trial, model, spec)
+    drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
+    stock = deepcopy(model)
+    swap_pools(model, plan)
+    control_costs, costs = compare_costs(stock, model, spec.input_size, batch=trial.batch_size)
+    del stock
+    _adapt(trial, model, data, plan, spec, folder)
+    _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
+    measured = evaluate(model, images, shift=_SHIFT)
+    return Result(
+        top1=measured.top1,
+        top5=measured.top5,
+        loss=measured.loss,
+        shift_consistency=measured.shift_consistency,
+        images=measured.images,
+        correct=_correct(model, images),
+        latency=costs.latency,
+        control_latency=control_costs.latency,
+        memory=costs.memory,
+        control_memory=control_costs.memory,
+        parameters=sum(p.numel() for p in model.parameters()),
+        drift=drift.output if drift else None,
+        sites=tuple(SiteMove(path=site.path, local=site.local) for site in drift.sites) if drift else (),
+        seconds=time.perf_counter() - start,
+        environment=environment(device),
+    )
+
+
+def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, ModelSpec]:
+    """(data, model before the swap, its spec). The classifier is as wide as the data has classes, unless told."""
+    own = is_checkpoint_path(trial.model)
+    model, spec = load_model(
+        trial.model,
+        weights=trial.weights,
+        num_classes=trial.num_classes or (None if own else load_data(trial.data).num_classes),
+        in_chans=trial.in_chans,
+        input_size=trial.input_size,
+        model_args=trial.model_args,
+        seed=trial.seed if trial.adapt == "scratch" else 0,
+        device=device,
+    )
+    return load_data(trial.data, input_size=spec.input_size, model=model), model, spec
+
+
+def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
+    """The plan that replaces the trial's layers; an empty one for the control."""
+    if trial.to is None:
+        return Plan(model=spec.reference, input_size=spec.input_size)
+    sites = find_pools(model, spec.input_size)
+    numbers = {site.path: f"#{site.number}" for site in sites}  # a path may read like another selector
+    missing = [path for path in trial.paths if path not in numbers]
+    if missing:
+        raise InputError(f"the model has no pooling site {missing[0]}", "run poolswap ablate again: the grid is old")
+    return make_plan(
+        sites,
+        ",".join(numbers[path] for path in trial.paths),
+        trial.to,
+        include_global=True,
+        init="published" if spec.weights.kind == "random" else "identity",
+        model=spec.reference,
+        input_size=spec.input_size,
+    )
+
+
+def recipe_of(trial: Trial) -> Recipe:
+    """How the trial is trained; its seed is the recipe's. Raises InputError for a field that no recipe has."""
+    return Recipe.make({"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a reader must know to compare the numbers with others."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {**versions(), "device": f"{device.type}: {name}", "threads": torch.get_num_threads()}
+
+
+def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> None:
+    if trial.adapt == "recalibrate":
+        train, _ = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
+        recalibrate(model, train, batches=trial.recalibrate_batches)
+    elif trial.adapt in ("finetune", "scratch"):
+        like = floating_tensor(model)
+        place = str(like.device) if like is not None else None
+        finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, device=place)
+
+
+def _correct(model: nn.Module, images: Any) -> str:
+    """One bit an image, in the loader's order, so that two models can be compared image by image."""
+    like = floating_tensor(model)
+    bits: list[bool] = []
+    with evaluating(model), torch.inference_mode():
+        for x, target in images:
+            hits = model(x.to(like.device, like.dtype) if like is not None else x).argmax(1).cpu() == target.cpu()
+            bits += hits.tolist()
+    return pack(bits)
+
+
+def pack(bits: list[bool]) -> str:
+    """Bits as hexadecimal, the first one the highest of the first digit."""
+    text = "".join("1" if bit else "0" for bit in bits)
+    return "".join(f"{int(text[i : i + 4].ljust(4, '0'), 2):x}" for i in range(0, len(text), 4))

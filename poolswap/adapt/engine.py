@@ -1,0 +1,111 @@
+"""Accelerate, set up as a recipe asks, and the checkpoints of a training."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from poolswap.adapt.recipe import Recipe
+from poolswap.adapt.state import Progress, clear_states, has_state
+from poolswap.checkpoint import save_checkpoint
+from poolswap.errors import InputError, MissingExtraError
+from poolswap.files import write_text
+from poolswap.models import ModelSpec
+from poolswap.plan import Plan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+BEST, LAST, _EPOCHS = "best.safetensors", "last.safetensors", "epochs.json"
+
+
+def make_accelerator(recipe: Recipe, folder: Path, device: str | None) -> Accelerator:
+    """The engine: one device, or the processes that accelerate launch or torchrun started.
+
+    Raises MissingExtraError without Accelerate, InputError for a missing tracker and a batch that cannot be shared.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ImportError:
+        raise MissingExtraError("accelerate, which trains,", "train") from None
+    if recipe.tracker and find_spec(recipe.tracker) is None:
+        raise InputError(f"the tracker {recipe.tracker} is not installed", f"pip install {recipe.tracker}")
+    AcceleratorState._reset_state()  # one process may train several times, in different precisions
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=recipe.mixed_precision,
+        gradient_accumulation_steps=recipe.grad_accumulation,
+        log_with=recipe.tracker,
+        project_dir=folder,
+    )
+    share = accelerator.num_processes * recipe.grad_accumulation
+    if recipe.batch_size % share:
+        raise InputError(
+            f"a batch of {recipe.batch_size} does not split into {share} equal parts", f"--batch-size {share * 16}"
+        )
+    if is_sharded(accelerator) and recipe.ema:
+        raise InputError("an average of the weights (--ema) does not go with FSDP", "leave out --ema")
+    return accelerator
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether the weights are split over the processes (FSDP)."""
+    return str(accelerator.distributed_type.value) == "FSDP"
+
+
+def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, force: bool) -> None:
+    """Make the folder, and see to what an earlier training left there. Raises InputError where it must not go."""
+    if accelerator.is_main_process:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"the folder {folder} cannot be made: {error.strerror}", "name another with --out"
+            ) from None
+    accelerator.wait_for_everyone()
+    old = [name for name in (BEST, LAST, _EPOCHS) if (folder / name).exists()]
+    if force:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            clear_states(folder)
+            for name in old:
+                (folder / name).unlink()
+    elif has_state(folder) and not resume:
+        raise InputError(f"{folder} holds a training", "go on with --resume, or start again with --force")
+    elif old and not has_state(folder):
+        raise InputError(f"{folder / old[0]} exists already", "start again with --force, or name another with --out")
+    accelerator.wait_for_everyone()
+
+
+def save_weights(
+    accelerator: Accelerator,
+    trained: nn.Module,
+    copy: nn.Module | None,
+    folder: Path,
+    *,
+    spec: ModelSpec,
+    plan: Plan,
+    recipe: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Write last.safetensors, best.safetensors if the last epoch was the best, and epochs.json.
+
+    `copy` is a module as the checkpoint's reader will have it, where the trained one computes otherwise (in mixed
+    precision) or is in pieces.
+    """
+    if copy is not None:
+        state = accelerator.get_state_dict(trained)
+        if accelerator.is_main_process:
+            copy.load_state_dict(state)
+    if not accelerator.is_main_process:
+        return
+    row = progress.rows[-1]
+    extra = {**recipe, "epoch": row.epoch, "top1": row.top1, "val_loss": row.val_loss}
+    for name in (LAST, BEST) if progress.best is row else (LAST,):
+        save_checkpoint(copy or trained, folder / name, spec=spec, plan=plan, recipe=extra, force=True)
+    rows = ",\n".join(row.model_dump_json() for row in progress.rows)
+    write_text(folder / _EPOCHS, f"[{rows}]\n", force=True)

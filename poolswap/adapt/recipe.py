@@ -1,0 +1,73 @@
+"""What training does, in full: the recipe is written into the checkpoints it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from poolswap.errors import InputError
+
+
+class Recipe(BaseModel):
+    """The settings of `finetune`. Together with the model and the data they determine the result.
+
+    `batch_size` is images per update, over all processes and accumulated steps. `opt` and `sched` are timm's names.
+    `anneal` is the share of the training in which SoftPool's beta moves from the stock layer to the plan's;
+    `learn_beta` trains beta. `freeze` are globs over parameter names. `ema` is the decay of an average of the weights
+    (0: none), which is then what is evaluated and saved. `state_every` also keeps the training state every N updates,
+    not only after each epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    opt: str = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    sched: str = "cosine"
+    warmup: int = Field(default=0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    clip_grad: float | None = Field(default=None, gt=0)
+    loss: Literal["ce", "bce"] = "ce"
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    freeze: tuple[str, ...] = ()
+    anneal: float = Field(default=0.0, ge=0, le=1)
+    learn_beta: bool = False
+    seed: int = Field(default=0, ge=0)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    grad_accumulation: int = Field(default=1, ge=1)
+    workers: int = Field(default=0, ge=0)
+    on_bad_image: Literal["fatal", "skip", "count"] = "fatal"
+    state_every: int | None = Field(default=None, ge=1)
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
+
+    @classmethod
+    def make(cls, fields: dict[str, Any]) -> Recipe:
+        """A recipe of these fields. Raises InputError that names the field that is wrong."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "document"
+            hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
+            raise InputError(f"the recipe's {where}: {first['msg']}", hint) from None
+
+    @classmethod
+    def read(cls, path: Path | str) -> dict[str, Any]:
+        """The fields that a YAML or JSON file sets, for `make` to complete. Raises InputError for anything else."""
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
+        if not isinstance(document, dict):
+            raise InputError(f"{path} is not a recipe: it has no fields", "write for example epochs: 5")
+        return document

@@ -1,0 +1,69 @@
+"""`poolswap report`: an ablation as HTML, Markdown, CSV and pictures, and its checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poolswap.cli.output import JsonOption, Output, QuietOption
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs folder; several are shards of one run.")],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write. [the first RUN]")] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION", help="Exit 1 unless every variant holds: 'top1_delta >= -0.5 for adapt=finetune'."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write report.html, report.md, report.csv and the pictures; an earlier report there is replaced."""
+    from poolswap.ablate.check import parse_check
+    from poolswap.ablate.report import summarise, write_report
+    from poolswap.ablate.report.figures import spread
+    from poolswap.ablate.report.write import headlines, interval
+    from poolswap.ablate.runs import RunFolder
+    from poolswap.errors import CheckError
+
+    output = Output(json=as_json, quiet=quiet)
+    checks = [parse_check(text) for text in check or ()]
+    summary = summarise([RunFolder(path) for path in runs])
+    files = write_report(summary, out or runs[0], force=True)
+    output.json({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
+    output.table(
+        f"{summary.study.model} on {summary.study.data}: {summary.finished} of {summary.trials} trials",
+        ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", "time", "memory"],
+        [
+            [
+                row.name,
+                row.adapt,
+                row.seeds,
+                spread(row),
+                interval(row),
+                row.verdict,
+                row.latency_ratio,
+                row.memory_ratio,
+            ]
+            for row in summary.rows
+        ],
+    )
+    for _, text in headlines(summary):
+        output.note(text)
+    if summary.problems:
+        output.warn(f"{len(summary.problems)} trials failed; the first: {summary.problems[0].error}")
+    output.note(f"wrote {files[0]}, and Markdown, CSV and pictures beside it")
+    for one in checks:
+        failed = one.failures(summary.variants)
+        if failed:
+            row = failed[0]
+            where = f"{row['to']}, {row['layers']} layers, {row['adapt']}"
+            raise CheckError(
+                f"{one.text!r} does not hold for {len(failed)} of {len(summary.variants)} variants; "
+                f"first for {where}: {one.metric} = {row[one.metric]}",
+                f"see {files[0]}",
+            )

@@ -1,0 +1,159 @@
+"""Swapped model -> a file in one of the formats, verified before it is given its name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from poolswap.checkpoint import Manifest, versions
+from poolswap.errors import CheckError, InputError, first_line
+from poolswap.export.bench import Speed, measure_speed
+from poolswap.export.formats import Format, find_format
+from poolswap.export.job import Job
+from poolswap.export.parity import TOLERANCE, Parity, measure_parity
+from poolswap.files import check_writable
+from poolswap.inputs import evaluating, fitted, make_inputs
+from poolswap.swap import restore
+
+
+class ExportReport(BaseModel):
+    """What was written, how far it is from the model, and how fast it runs; kept beside the file as PATH.json.
+
+    `parity` is empty where nothing was verified.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    format: str
+    runtime: str
+    bytes: int
+    parity: tuple[Parity, ...]
+    tolerance: float
+    speed: Speed | None = None
+    versions: dict[str, str]
+
+    @property
+    def difference(self) -> float | None:
+        """The largest relative difference, or None where nothing was verified."""
+        return max((p.difference for p in self.parity), default=None)
+
+
+def default_path(checkpoint: Path, to: str) -> Path:
+    """The checkpoint's name with the format's suffix, beside it."""
+    suffixes = find_format(to).suffixes
+    stem = checkpoint.name.removesuffix(".safetensors")
+    suffix = ".aoti.pt2" if to == "aoti" else suffixes[0] if suffixes else "-timm"
+    return checkpoint.with_name(stem + suffix)
+
+
+def export_model(
+    model: nn.Module,
+    manifest: Manifest,
+    path: Path | str,
+    *,
+    to: str = "onnx",
+    opset: int | None = None,
+    dynamic_size: bool = False,
+    fused: bool = False,
+    verify: bool = True,
+    tolerance: float | None = None,
+    bench: bool = False,
+    force: bool = False,
+) -> ExportReport:
+    """Write the model as `load_checkpoint` or `save_checkpoint` know it, and hold the file against it.
+
+    `opset`, `dynamic_size` and `fused` are options of some formats (`poolswap.export.FORMATS`). `tolerance` is relative
+    to the largest output; its default depends on the dtype. Raises CheckError beyond it, and then leaves no file;
+    InputError for what cannot be exported, named or written; MissingExtraError.
+    """
+    path, form = Path(path), find_format(to)
+    asked = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused}
+    form.check_options({name: value for name, value in asked.items() if value})
+    form.check_name(path)
+    form.check_available()
+    allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
+    with evaluating(model), _folder_for(path, form, force=force) as folder:
+        job = Job(model, manifest, _arguments(model, manifest), opset, dynamic_size, fused)
+        draft = folder / path.name
+        form.write(job, draft)
+        parity = _verified(form, job, draft, allowed) if verify else []
+        report = ExportReport(
+            path=str(path),
+            format=form.name,
+            runtime=form.runtime,
+            bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+            parity=tuple(parity),
+            tolerance=allowed,
+            speed=_speed(form, job, draft) if bench else None,
+            versions=versions(),
+        )
+        (folder / f"{path.name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Parity]:
+    try:
+        run = form.runner(job, draft)
+    except Exception as error:
+        raise CheckError(f"{form.runtime} does not load the exported file: {first_line(error)}") from error
+    parity = measure_parity(job, run)
+    worst = max(parity, key=lambda p: p.difference)
+    if worst.difference > tolerance:
+        raise CheckError(
+            f"the exported file differs by {worst.difference:.1e} (relative) on {worst.input}, batch {worst.batch}",
+            f"more than {tolerance:g} is not accepted, and nothing was written; see --tolerance",
+        )
+    return parity
+
+
+def _speed(form: Format, job: Job, draft: Path) -> Speed:
+    """Against the stock model, exported and run in the same way."""
+    stock = deepcopy(job.model)
+    restore(stock)
+    with tempfile.TemporaryDirectory() as folder:
+        other = Path(folder) / draft.name
+        baseline = replace(job, model=stock)
+        form.write(baseline, other)
+        return measure_speed(form.runner(job, draft), form.runner(baseline, other), job.arguments)
+
+
+def _arguments(model: nn.Module, manifest: Manifest) -> tuple[Tensor, ...]:
+    args, kwargs = fitted(model, make_inputs(model, manifest.model.input_size, 2))
+    if kwargs or not all(isinstance(x, Tensor) for x in args):
+        raise InputError(f"{manifest.model.reference} takes more than tensors, which no format here holds")
+    return tuple(args)
+
+
+@contextmanager
+def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
+    """An empty folder beside `path`; what the block leaves there is moved out when it ends well, `path` last."""
+    if not form.suffixes and path.is_dir() and force:
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is a folder that no export made", "name another one with --out")
+    else:
+        check_writable(path, force=force)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+            folder = Path(name)
+            yield folder
+            made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+            for file in made:
+                if file.name != path.name:
+                    check_writable(path.parent / file.name, force=force)
+            if path.is_dir():
+                shutil.rmtree(path)
+            for file in made:
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}", "free some space, or use --out"
+        ) from error

@@ -1,0 +1,40 @@
+"""Runs folders with made-up results, so that reports are tested on numbers that are known."""
+
+import pytest
+from ablation_runs import made_up
+from torch import nn
+
+from poolswap.ablate.grid import make_grid
+from poolswap.ablate.runs import Failure, RunFolder
+from poolswap.ablate.study import Study
+from poolswap.sites import find_pools
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """make_run(**fields of the study) -> (folder, grid) in which replacing n layers makes 2 n + seed images wrong."""
+
+    def make(name="run", fail=lambda trial: False, leave_out=lambda trial: False, **fields):
+        net = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Flatten())
+        size = (3, 16, 16)
+        study = Study.make(
+            {
+                "model": "<net>.py:net",
+                "data": "digits",
+                "weights": "pretrained",
+                "adapt": ["none", "finetune"],
+                **fields,
+            }
+        )
+        grid = make_grid(study, find_pools(net, size))
+        folder = RunFolder(tmp_path / name)
+        folder.open(study, grid)
+        for key, trial in grid.trials.items():
+            folder.trial(key).mkdir()
+            if fail(trial):
+                folder.write_failure(key, Failure(error="RuntimeError: <bad> luck", traceback="Traceback\n<bad> luck"))
+            elif not leave_out(trial):
+                folder.write_result(key, made_up(trial, 10 + 2 * len(trial.paths) + trial.seed))
+        return folder, grid
+
+    return make

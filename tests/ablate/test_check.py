@@ -1,0 +1,59 @@
+"""--check: what it means, and that it is never evaluated as code."""
+
+import pytest
+
+from poolswap.ablate.check import parse_check
+from poolswap.errors import InputError
+
+ROWS = [
+    {"layers": 1, "adapt": "none", "top1_delta": -3.0},
+    {"layers": 1, "adapt": "finetune", "top1_delta": -0.2},
+    {"layers": 5, "adapt": "finetune", "top1_delta": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "failing"),
+    [
+        ("top1_delta >= -5", [2]),
+        ("top1_delta>=-0.5", [0, 2]),
+        ("top1_delta < 1e-3 for layers=1", []),
+        ("top1_delta >= -0.5 for adapt=finetune, layers=1", []),
+        ("layers == 1 for adapt=none", []),
+        ("layers <= 4.", [2]),
+    ],
+)
+def test_rows_that_do_not_hold(text, failing):
+    assert parse_check(text).failures(ROWS) == [ROWS[n] for n in failing]
+
+
+def test_a_row_without_the_number_does_not_hold():
+    assert parse_check("top1_delta > -100").failures(ROWS[2:]) == ROWS[2:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "top1",
+        "top1 >=",
+        "top1 >= x",
+        "top1 => 1",
+        "__import__('os').system('id') > 0",
+        "a > 1 or 1 > 0",
+        "a > 1 for b",
+    ],
+)
+def test_anything_else_is_an_error(text):
+    with pytest.raises(InputError, match="--check"):
+        parse_check(text)
+
+
+def test_unknown_columns_and_rows_are_named():
+    with pytest.raises(InputError, match="no column 'top2'") as caught:
+        parse_check("top2 > 1").failures(ROWS)
+    assert "top1_delta" in caught.value.hint
+    with pytest.raises(InputError, match="about no row"):
+        parse_check("layers > 1 for adapt=scratch").failures(ROWS)
+    with pytest.raises(InputError, match="about no row"):
+        parse_check("layers > 1").failures([])

@@ -1,0 +1,153 @@
+"""The report says what was measured, no more: rows, intervals, failures, shards, files."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from ablation_runs import IMAGES
+
+from poolswap.ablate.report import summarise, write_report
+from poolswap.ablate.report.write import headlines, page
+from poolswap.cli.app import main
+from poolswap.errors import InputError
+
+
+def row_of(summary, layers, adapt):
+    (row,) = [row for row in summary.rows if (row.layers, row.adapt) == (layers, adapt)]
+    return row
+
+
+def test_rows_are_means_over_seeds_and_differences_seed_by_seed(make_run):
+    folder, _ = make_run()
+    row = row_of(summarise([folder]), 2, "finetune")
+    assert row.seeds == 3
+    assert row.top1 == pytest.approx(100 * (IMAGES - 15) / IMAGES)
+    assert row.top1_std == pytest.approx(100 / IMAGES)
+    assert row.top1_delta == pytest.approx(-400 / IMAGES)  # the seeds' own differences cancel
+    assert row.top1_low < row.top1_delta < row.top1_high
+    assert row.loss_delta == pytest.approx(0.4)
+    assert row.shift_delta == pytest.approx(2)
+    assert row.latency_ratio == pytest.approx(1.2)
+    assert row.memory_ratio == pytest.approx(2)
+
+
+def test_the_control_has_no_difference_to_itself(make_run):
+    row = row_of(summarise([make_run()[0]]), 0, "finetune")
+    assert row.name == "control"
+    assert (row.top1_delta, row.verdict, row.latency_ratio) == (None, None, None)
+
+
+def test_failed_and_missing_trials_are_counted_and_not_averaged(make_run):
+    folder, _ = make_run(
+        fail=lambda trial: trial.adapt == "finetune" and trial.seed == 0 and len(trial.paths) == 1,
+        leave_out=lambda trial: trial.adapt == "finetune" and trial.seed == 1 and len(trial.paths) == 1,
+    )
+    summary = summarise([folder])
+    row = row_of(summary, 1, "finetune")
+    assert (row.seeds, row.failed, row.missing) == (1, 1, 1)
+    assert row.verdict == "one seed: no verdict"
+    assert [problem.error for problem in summary.problems] == ["RuntimeError: <bad> luck"]
+    assert summary.finished == summary.trials - 2
+
+
+def test_without_its_control_a_variant_gets_no_verdict(make_run):
+    folder, _ = make_run(leave_out=lambda trial: not trial.paths)
+    row = row_of(summarise([folder]), 1, "finetune")
+    assert row.top1 is not None
+    assert (row.top1_delta, row.verdict) == (None, None)
+
+
+def test_shards_in_several_folders_are_one_report(make_run):
+    whole, grid = make_run("whole")
+    halves = [make_run(f"half{n}", leave_out=lambda trial, n=n: trial.key not in grid.shard(n, 2))[0] for n in (1, 2)]
+    assert all(summarise([half]).finished < len(grid.trials) for half in halves)
+    assert summarise(halves) == summarise([whole])
+
+
+def test_shards_of_different_studies_do_not_mix(make_run):
+    with pytest.raises(InputError, match="different studies"):
+        summarise([make_run("one")[0], make_run("other", seeds=2)[0]])
+
+
+def test_single_layers_are_drawn_by_their_accuracy_and_others_by_their_drift(make_run):
+    (strip, _) = summarise([make_run(order="single")[0]]).strips
+    assert strip.kind == "delta"
+    assert strip.values == (pytest.approx(-200 / IMAGES),) * 2
+    (strip,) = summarise([make_run("forward")[0]]).strips
+    assert (strip.kind, strip.values) == ("drift", (0.1, 0.1))
+
+
+def test_headlines_say_the_interval_and_the_verdict(make_run):
+    (as_is, tuned) = headlines(summarise([make_run()[0]]))
+    assert as_is[1].startswith(
+        "all 2 layers to soft, as they are: top-1 -1.97 points against the control (95% interval "
+    )
+    assert tuned[1].endswith(f": {tuned[0]}.")
+
+
+def test_every_file_is_written_and_agrees(make_run, tmp_path):
+    folder, _ = make_run(fail=lambda trial: trial.seed == 1 and len(trial.paths) == 2)
+    summary = summarise([folder])
+    paths = write_report(summary, tmp_path / "out")
+    assert [path.name for path in paths] == [
+        *("report.html", "report.md", "report.csv", "report-layers.png", "report-layers.svg"),
+        *("report-latency.png", "report-latency.svg", "report-network.png", "report-network.svg"),
+    ]
+    with (tmp_path / "out/report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["top1"]) for row in rows] == [row.top1 for row in summary.rows]
+    lines = (tmp_path / "out/report.md").read_text().splitlines()
+    assert sum(line.startswith("| soft") for line in lines) == len(summary.variants)
+    assert "- soft, forward 2, finetune, seed 1: RuntimeError: <bad> luck" in lines
+    with pytest.raises(InputError, match="exists already"):
+        write_report(summary, tmp_path / "out")
+
+
+class Reader(HTMLParser):
+    """Counts what matters of the page: ids, and whatever would be fetched."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids, self.fetched = [], []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href") and not value.startswith(("#", "data:")):
+                self.fetched.append(value)
+
+
+def test_the_page_fetches_nothing_repeats_no_id_and_escapes(make_run):
+    folder, _ = make_run(fail=lambda trial: trial.seed == 1)
+    text = page(summarise([folder]))
+    reader = Reader()
+    reader.feed(text)
+    assert reader.fetched == []
+    assert len(reader.ids) == len(set(reader.ids))
+    assert "<bad>" not in text
+    assert "<net>" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "@import" not in text
+
+
+def test_the_page_of_a_run_without_results_still_reads(make_run):
+    folder, _ = make_run(leave_out=lambda trial: True)
+    assert "no result beside the control yet" in page(summarise([folder]))
+
+
+def test_report_prints_writes_and_checks(make_run, capsys):
+    folder, _ = make_run()
+    assert main(["report", str(folder.path), "--json", "--check", "top1_delta >= -2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["rows"]) == 6
+    assert main(["report", str(folder.path), "--check", "top1_delta >= -1.5 for layers=2"]) == 1
+    assert "does not hold for 2 of 4 variants" in capsys.readouterr().err
+    assert main(["report", str(folder.path / "nothing")]) == 2
+
+
+def test_report_refuses_what_is_no_runs_folder(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "not a runs folder" in capsys.readouterr().err

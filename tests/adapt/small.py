@@ -1,0 +1,26 @@
+"""A small model and few digits, for trainings of a second."""
+
+import pytest
+from torch.utils.data import Subset
+
+from poolswap import find_pools, load_model, make_plan, swap_pools
+from poolswap.adapt import Data, load_data
+
+SIZE = (3, 16, 16)
+
+
+def net(swap=True, **arguments):
+    """(model, spec, plan) of timm's test_resnet at 16x16."""
+    model, spec = load_model("test_resnet", num_classes=10, input_size=SIZE, **arguments)
+    plan = None
+    if swap:
+        plan = make_plan(find_pools(model, SIZE), "all", model=spec.reference, input_size=SIZE)
+        swap_pools(model, plan)
+    return model, spec, plan
+
+
+def digits(train=96, val=40):
+    """The first of the digits."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    whole = load_data("digits", input_size=SIZE)
+    return Data(Subset(whole.train, range(train)), Subset(whole.val, range(val)), 10, "digits")

@@ -1,0 +1,23 @@
+"""Swapped models with the manifest that an export takes."""
+
+from pathlib import Path
+
+from poolswap.checkpoint import save_checkpoint
+from poolswap.models import create_model
+from poolswap.plan import make_plan
+from poolswap.sites import find_pools
+from poolswap.swap import swap_pools
+
+HERE = Path(__file__).parent
+NETS = HERE.parent / "nets.py"
+
+
+def swapped(folder, reference, input_size=None, model_args=None, include_global=True, **planned):
+    """(model, manifest, checkpoint) of `reference` with every pooling site replaced, or as `planned` says."""
+    model, spec = create_model(reference, input_size=input_size, model_args=model_args)
+    plan = make_plan(
+        find_pools(model, spec.input_size), include_global=include_global, input_size=spec.input_size, **planned
+    )
+    swap_pools(model, plan)
+    path = folder / "model-softpool.safetensors"
+    return model, save_checkpoint(model, path, spec=spec, plan=plan, force=True), path

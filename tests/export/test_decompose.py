@@ -1,0 +1,112 @@
+"""SoftPool in standard operators is SoftPool: against the float64 reference, in torch and through onnxruntime."""
+
+import numpy
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from poolswap.export.decompose import soft_pool_decomposition
+from poolswap.export.trace import quiet
+from poolswap.functional import soft_pool_windows
+from poolswap.geometry import Geometry
+from poolswap.ops.reference import soft_pool_ref
+
+BETAS = [1.0, 0.0, -2.0, 40.0]
+
+
+@st.composite
+def cases(draw):
+    """(x, geometry, beta): 1 to 3 dimensions, any overlap, padding, dilation, SAME, up to the largest floats."""
+    dims = draw(st.integers(1, 3))
+    same = draw(st.booleans())
+    kernel, stride, padding, dilation, size = [], [], [], [], []
+    for _ in range(dims):
+        k, d = draw(st.integers(1, 20 if dims == 1 else 4)), draw(st.integers(1, 2))
+        extent = (k - 1) * d + 1
+        kernel.append(k)
+        dilation.append(d)
+        stride.append(draw(st.integers(1, 3)))
+        padding.append(0 if same else draw(st.integers(0, k // 2)))
+        size.append(extent + draw(st.integers(0, 5)))
+    geometry = Geometry.make(dims, kernel, stride, padding, dilation, draw(st.booleans()), same)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    x = torch.randn(2, 2, *size, generator=generator, dtype=torch.float64).clamp(-3, 3)
+    magnitude = draw(st.sampled_from([1.0, 30.0, 1e5, 1e38]))
+    return (x * magnitude).float(), geometry, draw(st.sampled_from(BETAS))
+
+
+def windows(x, geometry):
+    padding, output_size = geometry.place(x.shape[2:])
+    return geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size
+
+
+def assert_is_soft_pool(y, x, geometry, beta, tolerance):
+    expected = soft_pool_ref(x.double(), torch.tensor(beta, dtype=torch.float64), *windows(x, geometry))
+    real = expected.isfinite()  # a dilated window of nothing but padding gives -inf
+    assert torch.equal(torch.as_tensor(y).isfinite(), real)
+    assert torch.equal(y[~real].double(), expected[~real])
+    gap = (y.double() - expected)[real].abs().max() if real.any() else torch.zeros(())
+    # A shift of beta by a rounding error of x moves the weights: the input's magnitude times beta is its condition.
+    assert gap <= tolerance * x.double().abs().max()
+
+
+@settings(max_examples=150)
+@given(cases())
+def test_the_decomposition_is_the_reference(case):
+    x, geometry, beta = case
+    y = soft_pool_decomposition(x, torch.tensor(beta), *windows(x, geometry))
+    assert_is_soft_pool(y, x, geometry, beta, 1e-5)
+
+
+class Pool(nn.Module):
+    def __init__(self, geometry, beta):
+        super().__init__()
+        self.geometry = geometry
+        self.register_buffer("beta", torch.tensor(beta))
+
+    def forward(self, x):
+        return soft_pool_windows(x, self.geometry, self.beta)
+
+
+def to_onnx(geometry, beta, x):
+    with quiet():
+        traced = torch.export.export(Pool(geometry, beta), (x,))
+        plain = traced.run_decompositions({torch.ops.poolswap.soft_pool.default: soft_pool_decomposition})
+        return torch.onnx.export(plain, dynamo=True, opset_version=20, verbose=False).model_proto
+
+
+def through_onnxruntime(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    return torch.from_numpy(numpy.array(y))
+
+
+@settings(max_examples=5)
+@given(cases())
+def test_onnxruntime_agrees_with_the_reference(case):
+    x, geometry, beta = case
+    model = to_onnx(geometry, beta, x)
+    onnx.checker.check_model(model, full_check=True)
+    assert {opset.domain for opset in model.opset_import} <= {"", "ai.onnx"}
+    assert_is_soft_pool(through_onnxruntime(model, x), x, geometry, beta, 1e-5)
+
+
+def test_half_precision_goes_through_float32():
+    geometry = Geometry.make(2, 3, 2, 1)
+    x = (torch.randn(2, 3, 9, 9) * 2e4).clamp(-6e4, 6e4).half()
+    y = through_onnxruntime(to_onnx(geometry, 1.0, x), x)
+    assert y.dtype == torch.float16
+    assert_is_soft_pool(y, x, geometry, 1.0, 1e-3)
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(64, 31, 4), (200, 200, 1)])
+def test_large_windows_make_small_graphs(size, kernel, stride):
+    x = torch.randn(1, 2, size, size)
+    geometry = Geometry.make(2, kernel, stride)
+    model = to_onnx(geometry, 1.0, x)
+    assert len(model.graph.node) < 80
+    assert_is_soft_pool(through_onnxruntime(model, x), x, geometry, 1.0, 1e-5)

@@ -1,0 +1,221 @@
+"""Every format holds the model, says so by its own runtime, and leaves nothing behind where it does not."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy
+import onnx
+import pytest
+import torch
+from exports import HERE, NETS, swapped
+
+from poolswap.errors import CheckError, InputError, MissingExtraError
+from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
+from poolswap.inputs import outputs_of
+from poolswap.nn import OPERATORS
+
+MIXED = (f"{NETS}:Mixed", (3, 33, 37))
+SAME = (f"{HERE / 'pooled_nets.py'}:SameNet", (3, 37, 41))
+VIDEO = (f"{HERE / 'pooled_nets.py'}:Video", (3, 5, 17, 19))
+PARADE = f"{HERE / 'pooled_nets.py'}:Parade"
+WINDOWED = [name for name, operator in OPERATORS.items() if operator.takes_window]
+RESNET = ("timm:resnet18", (3, 64, 64))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def formats_here():
+    slow = {"aoti": pytest.mark.slow, "openvino": pytest.mark.slow}
+    for name, form in FORMATS.items():
+        if all(find_spec(package) for package in form.needs):
+            yield pytest.param(name, marks=slow.get(name, ()))
+
+
+@pytest.mark.parametrize("to", list(formats_here()))
+def test_every_format_agrees_with_the_model_at_every_batch_size(to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
+    path = default_path(checkpoint, to)
+    report = export_model(model, manifest, path, to=to)
+    assert [p.batch for p in report.parity] == [1, 2, 5, 2]
+    assert report.parity[-1].input == "noise times 10000"
+    assert report.difference < 1e-5
+    assert path.exists()
+    assert report.model_validate_json(path.with_name(f"{path.name}.json").read_text()) == report
+    with pytest.raises(InputError, match="exists already"):
+        export_model(model, manifest, path, to=to)
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+@pytest.mark.parametrize(("reference", "size"), [MIXED, SAME, VIDEO], ids=["lifted", "same", "3d"])
+def test_functional_same_and_3d_pools(reference, size, to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, reference, size)
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
+    report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
+    assert "37 longer" in [p.input for p in report.parity][3]
+    assert report.difference < 1e-5
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_every_operator_can_be_exported(to, tmp_path):
+    swaps = [(f"pools.{n}", operator) for n, operator in enumerate(WINDOWED)]
+    model, manifest, checkpoint = swapped(
+        tmp_path, PARADE, (3, 15, 17), {"pools": len(swaps)}, layers=None, swaps=swaps, include_global=False
+    )
+    assert [swap.to for swap in manifest.plan.swaps] == WINDOWED
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", WINDOWED)
+def test_every_operator_in_a_model_with_same_padding(operator, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *SAME, to=operator, include_global=False)
+    for to in ("onnx", "pt2"):
+        assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4, to
+
+
+BIG = [
+    ("timm:resnet50", (3, 224, 224)),
+    ("timm:vgg16_bn", (3, 224, 224)),
+    ("timm:densenet121", (3, 224, 224)),
+    ("torchvision:inception_v3", (3, 299, 299)),
+    ("torchvision:googlenet", (3, 224, 224)),
+    ("timm:pnasnet5large", (3, 331, 331)),
+    ("torchvision:s3d", (3, 16, 112, 112)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+@pytest.mark.parametrize(("reference", "size"), BIG, ids=[name for name, _ in BIG])
+def test_whole_architectures(reference, size, to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, reference, size)
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4
+
+
+RUN = """
+import sys
+sys.modules["poolswap"] = None
+import numpy
+x = numpy.load("x.npy")
+if sys.argv[1] == "onnx":
+    import onnxruntime
+    session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"input": x})
+else:
+    import torch
+    y = torch.export.load("m.pt2").module()(torch.from_numpy(x)).detach().numpy()
+numpy.save("y.npy", y)
+"""
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_the_file_runs_in_a_process_without_poolswap(to, tmp_path):
+    model, manifest, _ = swapped(tmp_path, *MIXED)
+    export_model(model, manifest, tmp_path / f"m.{to}", to=to, verify=False)
+    x = torch.randn(3, *MIXED[1])
+    numpy.save(tmp_path / "x.npy", x.numpy())
+    subprocess.run([sys.executable, "-c", RUN, to], cwd=tmp_path, check=True, env={"PATH": ""})
+    assert parity.distance([torch.from_numpy(numpy.load(tmp_path / "y.npy"))], outputs_of(model, ((x,), {}))) < 1e-5
+
+
+def test_the_onnx_file_is_standard_and_carries_its_manifest(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *RESNET)
+    export_model(model, manifest, tmp_path / "m.onnx", opset=18, verify=False)
+    made = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(made, full_check=True)
+    assert {(opset.domain, opset.version) for opset in made.opset_import} == {("", 18)}
+    assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # the batch size is free
+    assert type(manifest).model_validate_json({p.key: p.value for p in made.metadata_props}["poolswap"]) == manifest
+    inferred = onnx.shape_inference.infer_shapes(made, strict_mode=True)
+    assert inferred.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 1000
+
+
+def test_fused_keeps_the_operator(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *RESNET)
+    export_model(model, manifest, tmp_path / "m.pt2", to="pt2", fused=True)
+    targets = {str(node.target) for node in torch.export.load(tmp_path / "m.pt2").graph.nodes}
+    assert "poolswap.soft_pool.default" in targets
+
+
+def test_a_file_beyond_tolerance_is_not_left_behind(tmp_path, monkeypatch):
+    model, manifest, _ = swapped(tmp_path, *MIXED)
+    before = names(tmp_path)
+    with pytest.raises(CheckError, match="differs by"):
+        export_model(model, manifest, tmp_path / "m.onnx", tolerance=0.0)
+    monkeypatch.setattr(parity, "outputs_of", lambda *_: [torch.ones(2, 5)])
+    with pytest.raises(CheckError, match="differs by inf"):
+        export_model(model, manifest, tmp_path / "m.pt2", to="pt2")
+    assert names(tmp_path) == before
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(tmp_path, monkeypatch):
+    model, manifest, _ = swapped(tmp_path, *MIXED)
+    before = names(tmp_path)
+    cases = [
+        ("m.onnx", {"to": "onx"}, "unknown format"),
+        ("m.pt2", {}, "must end in .onnx"),
+        ("m.onnx", {"fused": True}, "takes no --fused"),
+        ("no/m.onnx", {}, "there is no folder"),
+        ("folder", {"to": "timm-folder"}, "is not a timm model"),
+    ]
+    for name, options, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            export_model(model, manifest, tmp_path / name, **options)
+        assert "\n" not in caught.value.message
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="not installed") as caught:
+        export_model(model, manifest, tmp_path / "m.onnx")
+    assert caught.value.hint == "pip install 'poolswap[onnx]'"
+    assert names(tmp_path) == before
+
+
+def test_a_model_that_cannot_be_traced_is_an_input_error(tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.pool = nn.MaxPool2d(2)\n"
+        "        self.fc = nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        y = self.fc(self.pool(x).mean((2, 3)))\n"
+        "        return y if float(y.sum()) > 0 else -y\n"
+    )
+    model, manifest, _ = swapped(tmp_path, f"{net}:Net", (3, 8, 8), include_global=False)
+    before = names(tmp_path)
+    with pytest.raises(InputError, match=r"torch\.export cannot trace the model") as caught:
+        export_model(model, manifest, tmp_path / "m.onnx")
+    assert "\n" not in caught.value.message
+    assert names(tmp_path) == before
+
+
+def test_a_folder_that_no_export_made_is_not_replaced(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *RESNET)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match="no export made"):
+        export_model(model, manifest, tmp_path / "mine", to="timm-folder", force=True)
+    assert names(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_bench_compares_with_the_stock_model(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *MIXED)
+    report = export_model(model, manifest, tmp_path / "m.pt2", to="pt2", verify=False, bench=True)
+    assert report.speed is not None
+    assert report.speed.ratio > 0
+    assert report.difference is None
+
+
+def test_the_table_names_each_format_once():
+    for name, form in FORMATS.items():
+        assert find_format(name) is form
+        assert (form.extra is None) == (not form.needs)
