@@ -46,16 +46,17 @@ def bench_model(
     *,
     layers: str = "all",
     layouts: Sequence[Layout] = ("contiguous", "channels_last"),
+    device: str = "cpu",
     repeats: int = 15,
     memory: bool = True,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> list[ModelRow]:
-    """Time a model with random weights before and after `swap_pools(layers)`, on the CPU, with torch's threads.
+    """Time a model with random weights before and after `swap_pools(layers)`, on "cpu" or "cuda".
 
     Raises NothingToReplaceError where the model has no pooling site that `layers` selects. `progress` is called with 1
     after each batch size and layout.
     """
-    original, spec = load_model(reference, weights="random")
+    original, spec = load_model(reference, weights="random", device=device)
     swapped = deepcopy(original)
     report = swap_pools(swapped, make_plan(find_pools(original, spec.input_size), layers=layers))
     rows: list[ModelRow] = []
@@ -65,13 +66,13 @@ def bench_model(
         models = {"original": original.to(memory_format=form), "swapped": swapped.to(memory_format=form)}
         for batch_size in batch_sizes:
             torch.manual_seed(0)
-            x = torch.randn(batch_size, *spec.input_size).contiguous(memory_format=form)
+            x = torch.randn(batch_size, *spec.input_size, device=device).contiguous(memory_format=form)
             for direction, prepare in _DIRECTIONS.items():
                 calls = {name: prepare(model, x) for name, model in models.items()}
                 for call in calls.values():
                     call()
-                peaks = {name: peak_memory(call) if memory else None for name, call in calls.items()}
-                timings = interleave(calls, repeats, warmup=1)
+                peaks = {name: peak_memory(call, device) if memory else None for name, call in calls.items()}
+                timings = interleave(calls, repeats, warmup=1, device=device)
                 rows.append(
                     ModelRow(
                         model=spec.reference,

@@ -83,12 +83,13 @@ class OperatorRow:
 def bench_operator(
     cases: Iterable[Case] = STANDARD_CASES,
     *,
+    device: str = "cpu",
     repeats: int = 21,
     compiled: bool = True,
     memory: bool = True,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> list[OperatorRow]:
-    """Time every contestant on every case in both layouts and directions, fp32, on the CPU, with torch's threads.
+    """Time every contestant on every case in both layouts and directions, fp32, on "cpu" or "cuda".
 
     `compiled` adds the two-average formulation under torch.compile, which takes some seconds a case. `progress` is
     called with 1 after each of a case's layouts.
@@ -97,7 +98,7 @@ def bench_operator(
     for case in cases:
         for layout in case.layouts:
             torch.manual_seed(0)
-            x = torch.randn(case.shape)
+            x = torch.randn(case.shape, device=device)
             if layout == "channels_last":
                 x = x.contiguous(memory_format=_CHANNELS_LAST[case.dims])
             contestants = _contestants(case, compiled)
@@ -138,12 +139,12 @@ def _forward(
     repeats: int,
     memory: bool,
 ) -> list[OperatorRow]:
-    buffer = torch.empty_like(x)
+    buffer, device = torch.empty_like(x), x.device.type
     calls: dict[str, Call] = {name: _bind(pool, x) for name, pool in pools.items()}
     with torch.no_grad():
-        peaks = {name: peak_memory(call) if memory else None for name, call in calls.items()}
+        peaks = {name: peak_memory(call, device) if memory else None for name, call in calls.items()}
         calls |= {"exp": lambda: torch.exp(x, out=buffer), "copy": lambda: buffer.copy_(x)}
-        timings = interleave(calls, repeats)
+        timings = interleave(calls, repeats, device=device)
     moved = x.nbytes + math.prod(_output_shape(case)) * x.element_size()
     return _rows(case, layout, "forward", timings, moved, peaks, 2 * x.nbytes)
 
@@ -156,7 +157,7 @@ def _backward(
     repeats: int,
     memory: bool,
 ) -> list[OperatorRow]:
-    buffer = torch.empty_like(x)
+    buffer, device = torch.empty_like(x), x.device.type
     leaf = x.detach().clone().requires_grad_()
     grad = torch.randn_like(pools[SOFT_POOL](x))
 
@@ -172,9 +173,9 @@ def _backward(
     for name, call in calls.items():
         call()
         leaf.grad = None
-        peaks[name] = peak_memory(call) if memory else None
+        peaks[name] = peak_memory(call, device) if memory else None
     calls["copy"] = lambda: buffer.copy_(x)
-    timings = interleave(calls, repeats)
+    timings = interleave(calls, repeats, device=device)
     moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
     return _rows(case, layout, "forward+backward", timings, moved, peaks, 2 * x.nbytes)
 

@@ -36,11 +36,15 @@ class Timing:
         return cls(median, low, high, 1e3 * min(seconds))
 
 
-def interleave(contestants: Mapping[str, Call], repeats: int, warmup: int = 2) -> dict[str, Timing]:
+def interleave(
+    contestants: Mapping[str, Call], repeats: int, warmup: int = 2, device: str = "cpu"
+) -> dict[str, Timing]:
     """Time the contestants in turns, so that a drift of the machine hits all alike.
 
-    Every round calls each of them once, starting with another one each time. Garbage is not collected meanwhile.
+    Every round calls each of them once, starting with another one each time. Garbage is not collected meanwhile. On a
+    GPU the times are those of the device, between two events of its stream.
     """
+    timed = _seconds_on_gpu if device == "cuda" else _seconds
     names = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(warmup):
@@ -50,17 +54,21 @@ def interleave(contestants: Mapping[str, Call], repeats: int, warmup: int = 2) -
         for turn in range(repeats):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                begin = time.perf_counter()
-                contestants[name]()
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(timed(contestants[name]))
     return {name: Timing.of(values) for name, values in seconds.items()}
 
 
-def peak_memory(call: Call) -> int | None:
-    """Bytes that the process grew by at the most while `call` ran, its result included; None where Linux is not.
+def peak_memory(call: Call, device: str = "cpu") -> int | None:
+    """Bytes that the process, or the GPU's allocations, grew by at the most while `call` ran, its result included.
 
-    What the allocator holds free is given back before, so that memory used again counts too.
+    None for the CPU where Linux is not. What the allocator holds free is given back before, so that memory used again
+    counts too.
     """
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - allocated
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         _give_back_free_memory()
@@ -88,12 +96,28 @@ class Environment:
         return f"{self.processor}, {self.threads} threads, SoftPool by {self.backend}, torch {self.torch}"
 
 
-def environment() -> Environment:
-    """This machine, the threads and the backend that a benchmark on the CPU would use now."""
-    backend = implementation("cpu")[0].__module__.rpartition(".")[2]
+def environment(device: str = "cpu") -> Environment:
+    """This machine, the threads and the backend that a benchmark on the device would use now."""
+    backend = implementation(device)[0].__module__.rpartition(".")[2]
     if backend == "cpu":
         backend = f"cpu ({cpu.instruction_set()})"
-    return Environment(_processor(), torch.get_num_threads(), backend, torch.__version__)
+    processor = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return Environment(processor, torch.get_num_threads(), backend, torch.__version__)
+
+
+def _seconds(call: Call) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _seconds_on_gpu(call: Call) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return 1e-3 * float(begin.elapsed_time(end))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,13 @@ from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
     from poolswap.bench import Case
+
+
+class Device(StrEnum):
+    """`--device`."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def bench(
@@ -32,6 +40,7 @@ def bench(
     ] = None,
     layers: Annotated[str, typer.Option(help="Sites to swap, with --model: as in convert.")] = "all",
     repeats: Annotated[int, typer.Option(min=2, help="Rounds; each times every contestant once.")] = 21,
+    device: Annotated[Device, typer.Option(help="Where to time it.")] = Device.CPU,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. [torch's own choice]")] = None,
     compile_peer: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Time torch.compile of the formula in average pools too.")
@@ -43,6 +52,8 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Time SoftPool against max and average pooling: the operator, or whole models with --model."""
+    import torch
+
     from poolswap.bench import STANDARD_CASES, bench_model, bench_operator, report
     from poolswap.bench.timing import environment
     from poolswap.bench.timing import threads as with_threads
@@ -50,24 +61,32 @@ def bench(
     from poolswap.files import atomic_path, check_writable, write_text
 
     output = Output(json=as_json, quiet=quiet)
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise InputError("torch finds no CUDA or ROCm device", "poolswap env lists the devices")
     if model and shape:
         raise InputError("--model and --shape are two benchmarks", "run them one after the other")
     for path in filter(None, (csv, plot)):
         check_writable(path, force=force)
     cases = [_case(text, kernel, stride, padding) for text in shape] if shape else list(STANDARD_CASES)
     with with_threads(threads):
-        about = environment()
+        about = environment(device.value)
         rows: report.Rows
         if model:
             sizes = batch_size or [1, 8]
             with output.progress("models", 2 * len(sizes) * len(model)) as advance:
                 rows = [
-                    r for m in model for r in bench_model(m, sizes, layers=layers, repeats=repeats, progress=advance)
+                    row
+                    for name in model
+                    for row in bench_model(
+                        name, sizes, layers=layers, device=device.value, repeats=repeats, progress=advance
+                    )
                 ]
             output.table(str(about), report.MODEL_COLUMNS, report.model_table(rows))
         else:
             with output.progress("operator", sum(len(case.layouts) for case in cases)) as advance:
-                rows = bench_operator(cases, repeats=repeats, compiled=compile_peer, progress=advance)
+                rows = bench_operator(
+                    cases, device=device.value, repeats=repeats, compiled=compile_peer, progress=advance
+                )
             output.table(str(about), report.OPERATOR_COLUMNS, report.operator_table(rows))
     output.json({"environment": about, "rows": rows})
     if csv:

@@ -127,3 +127,17 @@ def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     report.save_picture(rows, target)
     assert target.stat().st_size > 1000
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_usage_error(capsys) -> None:
+    assert main(["bench", "--device", "cuda"]) == 2
+    assert "no CUDA or ROCm device" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA or ROCm device")
+def test_on_a_gpu_every_contestant_has_a_time_and_its_share_of_the_copy_speed() -> None:
+    rows = bench_operator([Case((8, 64, 112, 112), 3, 2, 1)], device="cuda", repeats=3, compiled=False)
+    assert all(row.timing.median > 0 and (row.peak_bytes or 1) > 0 for row in rows)
+    assert all(row.roofline for row in rows if row.contestant == "soft_pool")
