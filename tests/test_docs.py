@@ -23,10 +23,12 @@ def commands():
 
 def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(commands()) == 6
+    assert len(commands()) == 17
     for arguments in commands():
         if arguments[0] == "convert" and "--dry-run" not in arguments:
             arguments.append("--force")
+        if arguments[0] == "bench":
+            arguments += ["--repeats", "2", "--no-compile"]
         assert main(arguments) == 0, arguments
     assert (tmp_path / "resnet50d-softpool.safetensors").is_file()
 

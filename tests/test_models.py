@@ -326,7 +326,8 @@ def test_pretrained_weights_come_from_the_caches_or_not_at_all(tmp_path):
     ]:
         expected = sum(float(p.detach().double().sum()) for p in stock[library].parameters())
         assert found["total"] == pytest.approx(expected, rel=1e-12)
-        assert found["spec"]["weights"] == {"kind": "pretrained", "origin": origin, "sha256": None, "seed": None}
+        told = {key: value for key, value in found["spec"]["weights"].items() if value is not None}
+        assert told == {"kind": "pretrained", "origin": origin}
         assert found["same"]
     assert new == again, "the new classifier is drawn from the seed"
     assert new["spec"]["weights"]["seed"] == 4
