@@ -23,7 +23,7 @@ from poolswap import find_pools, load_model, make_plan, swap_pools
 from poolswap.adapt import Recipe, evaluate, finetune, load_data, loaders, recalibrate
 
 SIZE = (3, 32, 32)
-FURTHER = {"epochs": 5, "lr": 3e-4}
+FURTHER = {"epochs": 5, "lr": 1e-3}
 
 
 def one_seed(seed: int, folder: Path) -> dict[str, tuple[float, float, float]]:

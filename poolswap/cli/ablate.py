@@ -40,6 +40,7 @@ def ablate(
     order: Annotated[str | None, typer.Option(help="forward, backward, single (one at a time), by comma.")] = None,
     to: Annotated[str | None, typer.Option(help="Operators, by comma. [soft]")] = None,
     adapt: Annotated[str | None, typer.Option(help="none, recalibrate, finetune, scratch, by comma. [none]")] = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The same as --adapt scratch.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds. [3]")] = None,
     recipe: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A field of the training recipe: epochs=5.")
@@ -71,9 +72,11 @@ def ablate(
     from poolswap.ablate.run import parse_shard, run_trials
     from poolswap.ablate.runs import RunFolder
     from poolswap.ablate.study import Study
-    from poolswap.errors import CheckError
+    from poolswap.errors import CheckError, InputError
 
     output = Output(json=as_json, quiet=quiet)
+    if from_scratch and adapt:
+        raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
     fields = Study.read(study) if study else {}
     given = {
         "model": model,
@@ -81,7 +84,7 @@ def ablate(
         "layers": layers,
         "order": _parts(order),
         "to": _operators(to),
-        "adapt": _parts(adapt),
+        "adapt": ["scratch"] if from_scratch else _parts(adapt),
         "seeds": seeds,
         "batch_size": batch_size,
         "weights": _weights(pretrained, checkpoint),
