@@ -39,10 +39,20 @@ class SpatialPyramidPool(nn.Module):
         """x (N, C, *spatial) or (C, *spatial) -> (N, C * cells) or (C * cells,), level by level, channels outermost."""
         check_input(x, self.dims)
         first = x.dim() - self.dims - 1
-        pool = _ADAPTIVE_MAX[self.dims]
+        # Adaptive max pooling also gives indices, which no other runtime has.
+        pool = _by_cells if torch.compiler.is_exporting() else _ADAPTIVE_MAX[self.dims]
         y = torch.cat([pool(x, (level,) * self.dims).flatten(first) for level in self.levels], dim=first)
         return y.reshape(*y.shape, *(1,) * self.dims) if self.keepdim else y
 
     def extra_repr(self) -> str:
         """Levels and cells."""
         return f"levels={self.levels}, dims={self.dims}, cells={self.cells}"
+
+
+def _by_cells(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Adaptive max pooling of the last axes of x in slices and maxima: (..., *grid)."""
+    for axis, cells in enumerate(grid, start=x.dim() - len(grid)):
+        size = x.shape[axis]
+        edges = [(i * size // cells, ((i + 1) * size + cells - 1) // cells) for i in range(cells)]
+        x = torch.cat([x.narrow(axis, a, b - a).amax(axis, keepdim=True) for a, b in edges], dim=axis)
+    return x

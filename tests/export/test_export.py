@@ -73,6 +73,12 @@ def test_every_operator_can_be_exported(to, tmp_path):
     assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-4
 
 
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_head_by_a_spatial_pyramid(to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, "timm:test_resnet", (3, 64, 64), to="spp", include_global=False)
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("operator", WINDOWED)
 def test_every_operator_in_a_model_with_same_padding(operator, tmp_path):

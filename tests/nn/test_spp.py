@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from poolswap.checkpoint import load_checkpoint, load_model, save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError, NothingToReplaceError
-from poolswap.nn.spp import SpatialPyramidPool
+from poolswap.nn.spp import SpatialPyramidPool, _by_cells
 from poolswap.plan import make_plan
 from poolswap.sites import find_pools
 from poolswap.swap import restore, swap_pools
@@ -27,6 +27,15 @@ def test_every_map_gives_the_same_length(size):
     assert torch.equal(y[:, :3], x.amax((2, 3)))
     assert torch.equal(y[:, 3:15], F.adaptive_max_pool2d(x, 2).flatten(1))
     assert torch.equal(pool(x[0]), y[0])
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 5), (3, 13, 9)])
+def test_an_export_takes_the_same_cells(size):
+    x = torch.randn(2, 3, *size)
+    pool = {2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}[len(size)]
+    for level in (1, 2, 3):
+        grid = (level,) * len(size)
+        assert torch.equal(_by_cells(x, grid), pool(x, grid))
 
 
 @pytest.mark.parametrize(("dims", "cells"), [(1, 3), (2, 5), (3, 9)])
