@@ -102,6 +102,7 @@ def _latency(summary: Summary, theme: Theme) -> Picture | None:
         return None
     picture, axes = _plot("latency", "Top-1 against latency", "time of a forward, control = 1", "top-1 (%)")
     series = dict.fromkeys((row.to, row.adapt) for row in rows)
+    crowded = len(series) >= _MOST  # too many for a legend: each point says its operator
     for n, key in enumerate(series):
         colour, marker = _SERIES[n % len(_SERIES)], _MARKERS[n % len(_MARKERS)]
         for row in (row for row in rows if (row.to, row.adapt) == key):
@@ -109,8 +110,8 @@ def _latency(summary: Summary, theme: Theme) -> Picture | None:
             axes.errorbar([row.latency_ratio], [row.top1], yerr=[row.top1_std or 0], color=colour, linewidth=1)
             axes.plot([row.latency_ratio], [row.top1], marker, color=colour, markersize=8, gid=picture.tip(text))
             axes.annotate(
-                "" if row.order == "single" else str(row.layers),
-                (row.latency_ratio or 0, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9,
+                str(row.to) if crowded else "" if row.order == "single" else str(row.layers),
+                (row.latency_ratio or 0, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9, rotation=60 if crowded else 0,
             )  # fmt: skip
         axes.plot([], [], marker, color=colour, label=f"{key[0]}, {key[1]}")
     for n, row in enumerate(row for row in summary.rows if row.is_control and row.top1 is not None):
