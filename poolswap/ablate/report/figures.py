@@ -111,7 +111,8 @@ def _latency(summary: Summary, theme: Theme) -> Picture | None:
             axes.plot([row.latency_ratio], [row.top1], marker, color=colour, markersize=8, gid=picture.tip(text))
             axes.annotate(
                 str(row.to) if crowded else "" if row.order == "single" else str(row.layers),
-                (row.latency_ratio or 0, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9, rotation=60 if crowded else 0,
+                (row.latency_ratio or 0, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9,
+                rotation=60 if crowded else 0,
             )  # fmt: skip
         axes.plot([], [], marker, color=colour, label=f"{key[0]}, {key[1]}")
     for n, row in enumerate(row for row in summary.rows if row.is_control and row.top1 is not None):
