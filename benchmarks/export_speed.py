@@ -27,7 +27,7 @@ MODELS = [
     "torchvision:googlenet",
     "torchvision:inception_v3",
     "vgg16_bn",
-    "torchvision:s3d@3,16,112,112",
+    "torchvision:s3d@3,16,224,224",
 ]
 
 

@@ -40,7 +40,7 @@ def test_all_that_runs_is_found_and_replaced(reference, ran):
     assert (result.lifted is not None) == (result.functional > 0)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("reference", references())
 def test_every_architecture(reference):
     """The whole sweep, without its worker processes and without going on where it was broken off."""

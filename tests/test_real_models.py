@@ -26,8 +26,8 @@ MANY = [
     *(f"torchvision:{name}" for name in ("shufflenet_v2_x1_0", "googlenet", "inception_v3", "resnext50_32x4d", "s3d")),
 ]
 
-SIZES = {"timm:inception_v3": (3, 96, 96), "timm:inception_v4": (3, 96, 96), "torchvision:inception_v3": (3, 96, 96)}
-SIZES |= {"torchvision:s3d": (3, 16, 64, 64)}
+SIZES = {"timm:inception_v3": (3, 96, 96), "timm:inception_v4": (3, 96, 96), "torchvision:inception_v3": (3, 299, 299)}
+SIZES |= {"torchvision:s3d": (3, 16, 224, 224)}  # its head pools 7x7 windows
 
 
 def converted(name):

@@ -94,7 +94,7 @@ BIG = [
     ("torchvision:inception_v3", (3, 299, 299)),
     ("torchvision:googlenet", (3, 224, 224)),
     ("timm:pnasnet5large", (3, 331, 331)),
-    ("torchvision:s3d", (3, 16, 112, 112)),
+    ("torchvision:s3d", (3, 16, 224, 224)),
 ]
 
 
