@@ -130,8 +130,9 @@ class _Worker:
             if self.stopped:
                 raise RuntimeError("the run has ended")
             if self._process is None or self._process.poll() is not None:
+                # -P: a checkout in the current folder is not the package in use.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "poolswap.ablate.worker", str(self.folder.path), str(self.threads)],
+                    [sys.executable, "-P", "-m", "poolswap.ablate.worker", str(self.folder.path), str(self.threads)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,

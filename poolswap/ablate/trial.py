@@ -20,6 +20,7 @@ from poolswap.drift import measure_drift
 from poolswap.errors import InputError
 from poolswap.inputs import evaluating, floating_tensor
 from poolswap.models import ModelSpec
+from poolswap.ops.backend import current
 from poolswap.plan import Plan, make_plan
 from poolswap.sites import find_pools
 from poolswap.swap import swap_pools
@@ -107,7 +108,8 @@ def recipe_of(trial: Trial) -> Recipe:
 def environment(device: torch.device) -> dict[str, Any]:
     """What a reader must know to compare the numbers with others."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {**versions(), "device": f"{device.type}: {name}", "threads": torch.get_num_threads()}
+    used = {"backend": current(device.type).name, "threads": torch.get_num_threads()}
+    return {**versions(), "device": f"{device.type}: {name}", **used}
 
 
 def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> None:

@@ -76,9 +76,14 @@ def use_backend(name: str) -> Iterator[None]:
         set_backend(before)
 
 
+def current(device_type: str) -> Backend:
+    """The backend that runs on this device type now, by what was requested. Raises BackendError."""
+    return select(device_type, _requested)
+
+
 def implementation(device_type: str) -> tuple[Forward, Backward]:
     """(forward, backward) for tensors of this device type, by what was requested."""
-    return select(device_type, _requested).implementation()
+    return current(device_type).implementation()
 
 
 @cache

@@ -83,6 +83,7 @@ def in_process(folder, trials):
 
 def test_a_trial_that_kills_its_process_costs_only_itself_and_is_tried_again():
     folder, grid = open_run(to=["pool.py:Deadly", "soft"])
+    Path("poolswap.py").write_text("raise RuntimeError('not the package')")  # workers must not take it
     Path("armed").touch()
     outcomes = run_trials(folder, grid.trials, local_engine(2))
     named = {grid.trials[key].to: outcome for key, outcome in outcomes.items()}
