@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from kernels import window_kernels
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
@@ -327,3 +327,22 @@ def test_choosing_one_call_of_an_owner_that_runs_twice_replaces_that_call(x):
     model = AWKWARD["siamese"][0]().eval()
     swap_pools(model, make_plan(find_pools(model, SIZE), "tower.2.pool_2"))
     assert window_kernels(model, x) == ["max_pool2d_with_indices", "avg_pool2d"] * 2
+
+
+def test_a_distributed_wrapper_is_swapped_inside(x, tmp_path):
+    """SoftPool keeps no parameter, so what the wrapper registered for its reductions still holds."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        plain = Loop()
+        wrapped = nn.parallel.DistributedDataParallel(copy.deepcopy(plain))
+        sites = find_pools(wrapped, SIZE)
+        assert [site.path for site in sites] == [f"module.{site.path}" for site in find_pools(plain, SIZE)]
+        swap_pools(wrapped, make_plan(sites))
+        expected = gradient(swapped(plain), x)
+        torch.testing.assert_close(gradient(wrapped, x), expected)
+        assert window_kernels(wrapped, x) == []
+        for mine, other in zip(plain.parameters(), wrapped.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad)
+    finally:
+        distributed.destroy_process_group()
