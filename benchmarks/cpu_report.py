@@ -2,7 +2,7 @@
 
 python benchmarks/cpu_report.py [--repeats N] [--model-repeats N] [--no-compile] [--no-models] ...
 
-Took three and a half minutes on two cores. For steady times, pin the threads (GOMP_CPU_AFFINITY="0 1") and leave the
+Took four and a half minutes on two cores. For steady times, pin the threads (GOMP_CPU_AFFINITY="0 1") and leave the
 machine alone meanwhile.
 """
 

@@ -21,10 +21,10 @@ from poolswap.functional import soft_pool2d
 SMALL = Case((1, 4, 12, 12), 3, 2, 1)
 
 
-def test_contestants_take_turns_and_each_is_timed_once_a_round() -> None:
+def test_contestants_take_turns_and_each_is_timed_after_a_call_of_its_own() -> None:
     order: list[str] = []
     timings = interleave({name: (lambda name=name: order.append(name)) for name in "abc"}, repeats=3, warmup=0)
-    assert "".join(order) == "abc" + "bca" + "cab"
+    assert "".join(order) == "aabbcc" + "bbccaa" + "ccaabb"
     assert all(0 < t.fastest <= t.low <= t.median <= t.high for t in timings.values())
 
 
