@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from poolswap.errors import InputError
+from poolswap.settings import Settings
 
 Order = Literal["forward", "backward", "single"]
 Adapt = Literal["none", "recalibrate", "finetune", "scratch"]
@@ -17,7 +17,7 @@ Adapt = Literal["none", "recalibrate", "finetune", "scratch"]
 _RANGE = re.compile(r"(\d+|all)(?:\.\.(\d+|all))?")
 
 
-class Study(BaseModel):
+class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
     `layers` are counts, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer alone. `seeds`
@@ -25,7 +25,8 @@ class Study(BaseModel):
     are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training images.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    noun: ClassVar[str] = "study"
+    example: ClassVar[str] = "model: resnet18"
 
     model: str
     data: str
@@ -65,29 +66,6 @@ class Study(BaseModel):
     @classmethod
     def _layers_are_text(cls, value: Any) -> Any:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-    @classmethod
-    def read(cls, path: Path | str) -> dict[str, Any]:
-        """The fields that a YAML or JSON file sets, for `make` to complete. Raises InputError for anything else."""
-        path = Path(path)
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"cannot read the study {path}: {' '.join(str(error).split())}") from None
-        if not isinstance(document, dict):
-            raise InputError(f"{path} is not a study: it has no fields", "write for example model: resnet18")
-        return document
-
-    @classmethod
-    def make(cls, fields: dict[str, Any]) -> Study:
-        """A study of these fields. Raises InputError that names the field that is wrong."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "document"
-            hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
-            raise InputError(f"the study's {where}: {first['msg']}", hint) from None
 
     def dumps(self) -> str:
         """The whole study as YAML that `read` takes."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from poolswap.errors import InputError
+from poolswap.settings import Settings
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """The settings of `finetune`. Together with the model and the data they determine the result.
 
     `batch_size` is images per update, over all processes and accumulated steps. `opt` and `sched` are timm's names.
@@ -21,7 +19,8 @@ class Recipe(BaseModel):
     not only after each epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    noun: ClassVar[str] = "recipe"
+    example: ClassVar[str] = "epochs: 5"
 
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=64, ge=1)
@@ -49,25 +48,3 @@ class Recipe(BaseModel):
     on_bad_image: Literal["fatal", "skip", "count"] = "fatal"
     state_every: int | None = Field(default=None, ge=1)
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio"] | None = None
-
-    @classmethod
-    def make(cls, fields: dict[str, Any]) -> Recipe:
-        """A recipe of these fields. Raises InputError that names the field that is wrong."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "document"
-            hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
-            raise InputError(f"the recipe's {where}: {first['msg']}", hint) from None
-
-    @classmethod
-    def read(cls, path: Path | str) -> dict[str, Any]:
-        """The fields that a YAML or JSON file sets, for `make` to complete. Raises InputError for anything else."""
-        try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
-        if not isinstance(document, dict):
-            raise InputError(f"{path} is not a recipe: it has no fields", "write for example epochs: 5")
-        return document

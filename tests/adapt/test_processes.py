@@ -70,7 +70,5 @@ def test_fsdp_trains_and_saves_whole_weights(alone, tmp_path):
         FSDP_AUTO_WRAP_POLICY="NO_WRAP",
         FSDP_STATE_DICT_TYPE="FULL_STATE_DICT",
     )
-    if "FSDP" in answer.stderr and "CPU" in answer.stderr and answer.returncode:
-        pytest.skip(f"FSDP does not run on this CPU: {answer.stderr.strip().splitlines()[-1]}")
     assert answer.returncode == 0, answer.stderr
     same(alone, tmp_path)
