@@ -6,12 +6,13 @@ Stergiou, Poppe, Kalliatakis, "Refining activation downsampling with SoftPool", 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from poolswap.geometry import Geometry, Size
-from poolswap.ops import soft_pool
+from poolswap.ops import is_eager, soft_pool
 
 __all__ = ["adaptive_soft_pool", "global_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
 
@@ -71,7 +72,8 @@ def soft_pool3d(
 def soft_pool_windows(x: Tensor, geometry: Geometry, beta: Beta = 1.0) -> Tensor:
     """SoftPool of x (N, C, *spatial) or (C, *spatial) over the windows of `geometry`."""
     check_input(x, geometry.dims)
-    padding, output_size = geometry.place(x.shape[-geometry.dims :])
+    place = _place if is_eager(x) else Geometry.place  # symbolic sizes cannot be kept
+    padding, output_size = place(geometry, x.shape[-geometry.dims :])
     return soft_pool(
         x,
         _as_tensor(beta, x),
@@ -105,6 +107,9 @@ def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta
     y = soft_pool(leading, _as_tensor(beta, x), sizes, sizes, [0] * dims, ones, ones)
     y = y.reshape((*maps.shape[:-dims], *ones))
     return y.movedim(last, list(axes)) if keepdim else y.flatten(-dims - 1) if y.dim() > dims else y.reshape(())
+
+
+_place = lru_cache(maxsize=1024)(Geometry.place)
 
 
 def check_input(x: Tensor, dims: int) -> None:

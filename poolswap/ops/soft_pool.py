@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from poolswap.ops import reference
 from poolswap.ops.backend import implementation
@@ -36,16 +37,62 @@ def soft_pool(
 ) -> Tensor:
     """SoftPool of x (..., *spatial), at least one leading dimension -> (..., *output_size), in x's dtype and layout.
 
-    `beta` is a tensor of one element; `padding` is the leading padding of each dimension.
+    `beta` is a tensor of one element; `padding` is the leading padding of each dimension. Raises NotImplementedError
+    for a dual tensor: there is no forward-mode derivative.
     """
-    operator = torch.ops.poolswap.soft_pool.default
     windows = (kernel_size, stride, padding, dilation, output_size)
-    recorded = torch.is_grad_enabled() and (x.requires_grad or beta.requires_grad)
-    if recorded or torch.compiler.is_compiling():
-        return operator(x, beta, *windows)  # type: ignore[no-any-return]
-    # Autograd's registration is Python, and costs more than a small pool even where there is nothing to record.
-    with torch._C._AutoDispatchBelowAutograd():
-        return operator(x, beta, *windows)  # type: ignore[no-any-return]
+    recorded = torch.is_grad_enabled()
+    if not is_eager(x, beta) or (recorded and beta.requires_grad):
+        _refuse_forward_mode(x, beta)
+        return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
+    if recorded and x.requires_grad:
+        return _Eager.apply(x, beta, windows)  # type: ignore[no-any-return]
+    return _forward(x, beta, *windows)
+
+
+def _refuse_forward_mode(*tensors: Tensor) -> None:
+    """torch.library has no forward mode, and would leave the tangents out without a word."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError("soft_pool has no forward-mode derivative: use backward() or torch.autograd.grad")
+
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def is_eager(*tensors: Tensor) -> bool:
+    """Whether an operator on these would go straight to its implementation, past autograd at most.
+
+    Then it may be called without the dispatcher, whose registrations in Python cost more than a small pool. A compiler,
+    a tracer, a dispatch mode, a functorch transform, forward-mode AD or a subclass of Tensor wants to see the operator.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and all(type(tensor) in _PLAIN and not tensor.is_neg() for tensor in tensors)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._get_tracing_state() is None
+        and forward_ad._current_level < 0
+    )
+
+
+class _Eager(torch.autograd.Function):
+    """The operator with a gradient for x, without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: Tensor, windows: tuple[Sizes, ...]) -> Tensor:
+        y = _forward(x, beta, *windows)
+        ctx.save_for_backward(x, y, beta)
+        ctx.windows = windows
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, beta = ctx.saved_tensors
+        eager = is_eager(grad, x) and not torch.is_grad_enabled()
+        backward = _backward if eager else torch.ops.poolswap.soft_pool_backward.default
+        return backward(grad, x, y, beta, *ctx.windows), None, None
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")

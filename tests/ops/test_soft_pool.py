@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.ops import soft_pool, use_backend
@@ -57,18 +60,73 @@ def test_opcheck_accepts_schema_fake_and_autograd(channels_last: bool, learn_bet
 @pytest.mark.parametrize(
     "options", [{}, {"stride": 1, "padding": 1}, {"stride": 2, "ceil_mode": True}, {"dilation": 2}]
 )
-def test_gradient_is_exact(dims: int, options: dict[str, int]) -> None:
+@pytest.mark.parametrize("learn_beta", [False, True])
+def test_gradient_is_exact(dims: int, options: dict[str, int], learn_beta: bool) -> None:
     size = {1: (11,), 2: (6, 7), 3: (5, 6, 5)}[dims]
     x = torch.randn(2, *size, dtype=torch.float64, requires_grad=True)
     pool = POOLS[dims]
-    assert torch.autograd.gradcheck(lambda x, b: pool(x, 3, **options, beta=b), (x, beta(0.7, requires_grad=True)))
+    inputs = (x, beta(0.7, requires_grad=learn_beta))
+    assert torch.autograd.gradcheck(lambda x, b: pool(x, 3, **options, beta=b), inputs)
 
 
-def test_double_backward_is_exact() -> None:
-    x = sample(torch.float64)
-    assert torch.autograd.gradgradcheck(
-        lambda x, b: soft_pool(x, b, *WINDOWS), (x, beta(0.7, requires_grad=True)), atol=1e-6
-    )
+@pytest.mark.parametrize("learn_beta", [False, True])
+def test_double_backward_is_exact(learn_beta: bool) -> None:
+    inputs = (sample(torch.float64), beta(0.7, requires_grad=learn_beta))
+    assert torch.autograd.gradgradcheck(lambda x, b: soft_pool(x, b, *WINDOWS), inputs, atol=1e-6)
+
+
+class Recorder(TorchDispatchMode):
+    """The operators of poolswap that pass by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operator.namespace == "poolswap":
+            self.seen.append(operator._opname)
+        return operator(*args, **(kwargs or {}))
+
+
+def test_whoever_looks_on_sees_the_operators_that_eager_calls_go_past() -> None:
+    x = sample()
+    expected = torch.autograd.grad(soft_pool(x, beta(), *WINDOWS).square().sum(), x)[0]
+    with Recorder() as recorder:
+        got = torch.autograd.grad(soft_pool(x, beta(), *WINDOWS).square().sum(), x)[0]
+    assert recorder.seen == ["soft_pool", "soft_pool_backward"]
+    assert torch.equal(got, expected)
+
+    class Own(Tensor):
+        pass
+
+    own = x.detach().as_subclass(Own)
+    assert type(soft_pool(own, beta(), *WINDOWS)) is Own
+    traced = make_fx(lambda x: soft_pool(x, beta(), *WINDOWS))(x.detach())
+    assert "poolswap.soft_pool" in traced.code
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # forward_ad's own
+def test_forward_mode_is_refused_and_not_left_out() -> None:
+    x = sample(grad=False)
+    with forward_ad.dual_level():
+        assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.clone(), beta(), *WINDOWS))
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            soft_pool(dual, beta(), *WINDOWS)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: soft_pool(x, beta(), *WINDOWS), (x,), (torch.ones_like(x),))
+
+
+def test_views_that_are_negated_lazily_are_read_as_what_they_mean() -> None:
+    x = torch.randn(2, 3, 6, 5, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.resolve_neg().clone(), beta(), *WINDOWS))
+
+
+def test_a_frozen_input_leaves_nothing_to_record() -> None:
+    assert soft_pool(sample(grad=False), beta(), *WINDOWS).grad_fn is None
+    with torch.inference_mode():
+        assert soft_pool(sample(grad=False), beta(), *WINDOWS).is_inference()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
