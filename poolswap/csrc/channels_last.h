@@ -151,8 +151,8 @@ POOLSWAP_ONCE bool channels_last_forward(const Problem& p, View<const F> x, View
                     });
                     ring.exp.witness = exp.witness;
                 });
-                if (!ring.exp.safe()) return false;
             }
+            if (!ring.exp.safe()) return false;
         }
     return true;
 }

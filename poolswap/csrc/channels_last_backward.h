@@ -19,13 +19,13 @@ class ChannelsLastGradient {
     const int64_t covers, pitch, width;  // window rows that share an input row; pieces of a pixel and of a row
     Sums<F>*const shares, *const total;  // p and q
     const F beta;
+    GradientWitness<F> witness;
 
     Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
-    bool share_out(int64_t h, const F* g, const Upcoming<F>& next) {
+    void share_out(int64_t h, const F* g, const Upcoming<F>& next) {
         ring.enter(0, h);
         Sums<F>* const to = share_row(h);
-        GradientWitness<F> witness;
         ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
             auto exp = ring.exp;
             auto seen = witness;
@@ -46,7 +46,6 @@ class ChannelsLastGradient {
             ring.exp.witness = exp.witness;
             witness = seen;
         });
-        return ring.exp.safe() & witness.safe();
     }
 
     // p and q added up over the window rows `covering`.
@@ -123,7 +122,7 @@ class ChannelsLastGradient {
         const auto start = [&](int64_t plane) { ring.start(plane); };
         const auto share = [&](int64_t plane, int64_t h, const Range& rows) {
             const Upcoming<F> next(dx.at(plane, 0, rows.begin), rows.size() * p.w.in * p.channels, p.w.out);
-            return share_out(h, g.at(plane, 0, h), next);
+            share_out(h, g.at(plane, 0, h), next);
         };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
             F* const to = dx.at(plane, 0, row);
@@ -132,7 +131,8 @@ class ChannelsLastGradient {
             else
                 set_all(to, F(0), p.w.in * p.channels);
         };
-        return walk_gradient(p, outputs, own, start, share, end);
+        const auto safe = [&] { return ring.exp.safe() && witness.safe(); };
+        return walk_gradient(p, outputs, own, start, share, end, safe);
     }
 };
 

@@ -38,7 +38,7 @@ class ChannelsLastPairs {
             for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
                 for (int c = 0; c < kColumns; ++c) {
-                    x_[r][c] = load((r ? x1 : x0) + c * channels + v);
+                    x_[r][c] = load_in_passing((r ? x1 : x0) + c * channels + v);
                     e[r][c] = own(x_[r][c]);
                     if (kCentred) x_[r][c] -= middle;
                     total.add({e[r][c], e[r][c] * x_[r][c]});
@@ -92,10 +92,10 @@ class ChannelsLastPairs {
                     row_of_windows<2>(from, to, g.at(plane, 0, h));
                 else
                     row_of_windows<1>(from, to, g.at(plane, 0, h));
-                if (!(exp.safe() & witness.safe())) return false;
             }
             for (int64_t row = most(own.h.begin, p.h.first(outputs.h.end)); row < own.h.end; ++row)
                 set_all(dx.at(plane, 0, row), F(0), p.w.in * p.channels);
+            if (!(exp.safe() && witness.safe())) return false;
         }
         return true;
     }

@@ -60,7 +60,7 @@ struct RowGroup {
     template <bool kCentred, bool kKnown, bool kKept, class Exp>
     POOLSWAP_INLINE static void add_row(const Row<F>& row, int64_t i, Exp& exp, Vec<F> centre, Vec<F>& sum,
                                         Vec<F>& moment) {
-        Vec<F> x = load(row.x + i), e;
+        Vec<F> x = kKnown ? load(row.x + i) : load_in_passing(row.x + i), e;
         if constexpr (kKnown) {
             e = load(row.e + i);
         } else {
@@ -133,16 +133,26 @@ struct RowRing {
 
     // Lists the rows of window row (d, h).
     POOLSWAP_INLINE void enter(int64_t d, int64_t h) {
+        if (reuses) {
+            const int64_t first = p.h.first(h), begin = most(0, first), end = least(p.h.in, first + p.h.kernel);
+            old = most(0, least(done, end) - begin);
+            count = end - begin;
+            const F* row = x.at(plane, p.d.first(d), begin);
+            for (int64_t i = 0; i < count; ++i, row += x.row_pitch) {
+                rows[i] = {row, kept + ((begin + i) & (slots - 1)) * pitch};
+                __asm__("");  // a vectorised loop costs more than the three rows of a usual window
+            }
+            done = end;
+            return;
+        }
         const Range slices = p.d.taps(d), taps = p.h.taps(h);
         old = count = 0;
         for (int64_t kd = slices.begin; kd < slices.end; ++kd)
             for (int64_t kh = taps.begin; kh < taps.end; ++kh) {
                 const int64_t slice = p.d.first(d) + kd * p.d.dilation, row = p.h.first(h) + kh * p.h.dilation;
-                const int64_t slot = reuses ? row & (slots - 1) : count;
-                if (reuses && row < done) ++old;
-                rows[count++] = {x.at(plane, slice, row), kept + slot * pitch};
+                rows[count] = {x.at(plane, slice, row), kept + count * pitch};
+                ++count;
             }
-        if (reuses) done = p.h.first(h) + taps.end;
     }
 
     // Calls fn(rows of the window) with the shapes of 3/2, 3/1 and 2/2 windows compiled apart.

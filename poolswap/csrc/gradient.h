@@ -5,17 +5,27 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-// Gathers gradients that leave the range in which p = g / sum(e) neither overflows nor loses its last bits.
+// Gathers gradients that leave the range in which p = g / sum(e) neither overflows nor loses its last bits. Floats are
+// ordered as their bits are.
 template <class F>
 struct GradientWitness {
-    typename Lanes<F>::I bad{};
+    using Word = typename Lanes<F>::Word;
+    static constexpr int kRange = sizeof(F) == 4 ? 100 : 400;  // exponents of 2
+    static constexpr int kBias = sizeof(F) == 4 ? 127 : 1023;
+    static constexpr Word kHigh = Word(kBias + kRange) << Lanes<F>::kMantissa;
+    static constexpr Word kLow = Word(kBias - kRange) << Lanes<F>::kMantissa;
+    Bits<F> highest{}, lowest = ~Bits<F>{};  // of |g|, and of |g| - 1 with zero as the largest
 
     POOLSWAP_INLINE void add(Vec<F> g) {
-        constexpr F kHigh = sizeof(F) == 4 ? F(0x1p100) : F(0x1p400), kLow = sizeof(F) == 4 ? F(0x1p-100) : F(0x1p-400);
-        const Vec<F> size = g < F(0) ? -g : g;
-        bad |= ~((size < kHigh) & ((size > kLow) | (size == F(0))));
+        const Bits<F> size = (Bits<F>)g & (~Word(0) >> 1), above = size - 1;
+        highest = size > highest ? size : highest;
+        lowest = above < lowest ? above : lowest;
     }
-    POOLSWAP_INLINE bool safe() const { return !any<F>((Bits<F>)bad); }
+    POOLSWAP_INLINE bool safe() const {
+        bool all = true;
+        for (int i = 0; i < Lanes<F>::kCount; ++i) all &= highest[i] < kHigh && lowest[i] >= kLow;
+        return all;
+    }
 };
 
 // Memory that is written soon, fetched a piece at a time while something else is computed.
@@ -32,17 +42,18 @@ struct Upcoming {
 };
 
 // Walks down a tile's planes: share(plane, h, the input rows that it completes) for every window row, and
-// finish(plane, row, the window rows that hold it) for every completed input row. False as soon as a share is.
-template <class Start, class Share, class Finish>
+// finish(plane, row, the window rows that hold it) for every completed input row. False after the first plane for which
+// safe() is.
+template <class Start, class Share, class Finish, class Safe>
 POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const Tile& own, Start&& start, Share&& share,
-                                   Finish&& finish) {
+                                   Finish&& finish, Safe&& safe) {
     for (int64_t plane = own.planes.begin; plane < own.planes.end; ++plane) {
         start(plane);
         int64_t row = own.h.begin;
         Range covering{outputs.h.begin, outputs.h.begin};
         for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
             const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
-            if (!share(plane, h, Range{row, most(row, complete)})) return false;
+            share(plane, h, Range{row, most(row, complete)});
             for (; row < complete; ++row) {
                 while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row)
                     ++covering.begin;
@@ -50,6 +61,7 @@ POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const 
                 finish(plane, row, Range{covering.begin, most(covering.begin, covering.end)});
             }
         }
+        if (!safe()) return false;
     }
     return true;
 }

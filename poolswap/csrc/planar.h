@@ -150,11 +150,11 @@ POOLSWAP_ONCE bool planar_forward(const Problem& p, View<const F> x, View<F> y, 
             for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
                 ring.enter(d, h);
                 sums[turn].template add_up<false>(ring);
-                if (!ring.exp.safe()) return false;
                 if (waiting) finish();
                 waiting = y.at(plane, d, h);
                 turn = 1 - turn;
             }
+            if (!ring.exp.safe()) return false;
         }
     if (waiting) finish();
     return true;

@@ -31,8 +31,8 @@ class PlanarPairs {
         auto own = exp;
         const Vec<F> middle = centre;
         strips<F>(out, [&](int64_t j) POOLSWAP_LAMBDA {
-            Vec<F> x[2][2] = {{load(row0 + 2 * j), load(row0 + 2 * j + kCount)},
-                              {load(row1 + 2 * j), load(row1 + 2 * j + kCount)}};
+            Vec<F> x[2][2] = {{load_in_passing(row0 + 2 * j), load_in_passing(row0 + 2 * j + kCount)},
+                              {load_in_passing(row1 + 2 * j), load_in_passing(row1 + 2 * j + kCount)}};
             Vec<F> e[2][2], sum[2], moment[2];
             for (int k = 0; k < 2; ++k) {
                 e[0][k] = own(x[0][k]);
@@ -65,9 +65,8 @@ POOLSWAP_ONCE bool planar_pairs_forward(const Problem& p, View<const F> x, View<
                                  if (kCentred) mean += centre;
                                  store(to + j, mean);
                              });
-            if (!pool.safe()) return false;
         }
-    return true;
+    return pool.safe();
 }
 
 // See planar_backward.h for p, q and the formula.
@@ -104,10 +103,10 @@ POOLSWAP_ONCE bool planar_pairs_backward(const Problem& p, View<const F> x, View
                              });
             witness = seen;
             for (F* row : to) set_all(row + 2 * p.w.out, F(0), p.w.in - 2 * p.w.out);
-            if (!(pool.safe() & witness.safe())) return false;
         }
         for (int64_t row = most(own.h.begin, 2 * outputs.h.end); row < own.h.end; ++row)
             set_all(dx.at(plane, 0, row), F(0), p.w.in);
+        if (!(pool.safe() && witness.safe())) return false;
     }
     return true;
 }

@@ -1,5 +1,6 @@
 // 3x3 windows that step by one over small planes, padded to keep their size: a plane is worked on as one run of
-// elements, so that rows need not fill whole vectors. Masks keep the ends of neighbouring rows apart.
+// elements, so that rows need not fill whole vectors. Sums along the rows are formed in registers while the run streams
+// by, with masks that keep the ends of neighbouring rows apart; they are added up down the columns when they are needed.
 #pragma once
 
 #include "gradient.h"
@@ -18,59 +19,102 @@ inline bool planar_same_fits(const Problem& p, int lanes) {
 
 template <bool kCentred, class F, int kRange>
 class PlanarSame {
-    // Two numbers per element, with zeros around them for what lies beyond the plane.
+    static constexpr int kCount = Lanes<F>::kCount;
+
+    struct Pair {
+        Vec<F> a, b;
+
+        POOLSWAP_INLINE Pair masked(Bits<F> mask) const { return {(Vec<F>)((Bits<F>)a & mask), (Vec<F>)((Bits<F>)b & mask)}; }
+    };
+
+    // Numbers per element, with zeros around them for what lies beyond the plane.
     struct Run {
         F *a, *b;
 
         Run(Arena& arena, int64_t width, int64_t size) : a(padded(arena, width, size)), b(padded(arena, width, size)) {}
-        static int64_t bytes(int64_t width, int64_t size) { return 2 * Arena::bytes<F>(size + 2 * margin(width)); }
+        static int64_t bytes(int64_t width, int64_t size) { return 2 * padded_bytes(width, size); }
 
-      private:
-        static int64_t margin(int64_t width) { return ceil_div(width + 1, Lanes<F>::kCount) * Lanes<F>::kCount; }
+        static int64_t padded_bytes(int64_t width, int64_t size) {
+            return Arena::bytes<F>(size + 2 * margin(width));
+        }
         static F* padded(Arena& arena, int64_t width, int64_t size) {
             F* const data = arena.take<F>(size + 2 * margin(width));
             set_all(data, F(0), margin(width));
             set_all(data + margin(width) + size, F(0), margin(width));
             return data + margin(width);
         }
+
+      private:
+        static int64_t margin(int64_t width) { return (ceil_div(width, kCount) + 1) * kCount; }
     };
 
     const int64_t width, size;
     SharedExp<F, kRange> exp;
     const Vec<F> centre;
-    const Run terms, columns;  // e and e x, later p and q; their sums over three rows
-    F *const left, *const right, *const kept;
+    const Run weights, shares;  // sums along the rows of e and e x, and of p and q
+    F *const left, *const right;      // all bits set where the row goes on
+    F *const kept;                    // e
+    Bits<F> part;                     // the lanes of the last, incomplete vector
 
-    // Calls fn(i, a, b) with the sums of `terms` over the windows around elements i...
-    template <class Fn>
-    POOLSWAP_INLINE void window_sums(Fn&& fn) const {
-        const int64_t row = width;
-        const Run from = terms, to = columns;
-        strips<F>(size, [=](int64_t i) POOLSWAP_LAMBDA {
-            store(to.a + i, load(from.a + i - row) + load(from.a + i) + load(from.a + i + row));
-            store(to.b + i, load(from.b + i - row) + load(from.b + i) + load(from.b + i + row));
-        });
+    // Elements i.. of `from`. Where the plane ends before the vector, others of the plane stand in for those behind.
+    template <class Whole>
+    POOLSWAP_INLINE Vec<F> elements(const F* from, int64_t i, Whole) const {
+        if constexpr (Whole()()) return load_in_passing(from + i);
+        F twice[2 * kCount];
+        const Vec<F> last = load(from + size - kCount);
+        store(twice, last);
+        store(twice + kCount, last);
+        return load(twice + (i + kCount - size));
+    }
+
+    // Puts each(i, whether the vector is whole) of the elements i.. and of their neighbours in the row into `sums`.
+    template <class Each>
+    POOLSWAP_INLINE void add_along_rows(const Run& sums, Each&& each) const {
+        const Run to = sums;
         const F *const has_left = left, *const has_right = right;
-        strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
-            const Vec<F> before = load(has_left + i), after = load(has_right + i);
-            fn(i, load(to.a + i) + before * load(to.a + i - 1) + after * load(to.a + i + 1),
-               load(to.b + i) + before * load(to.b + i - 1) + after * load(to.b + i + 1));
-        });
+        const int64_t step = kCount % width, row = width;
+        int64_t column = 0;
+        Pair before{}, here = each(0, std::true_type{});
+        const auto finish = [&](int64_t i, Pair next) POOLSWAP_LAMBDA {
+            const Bits<F> goes_left = (Bits<F>)load(has_left + column), goes_right = (Bits<F>)load(has_right + column);
+            const Pair l = Pair{shifted_in<F>(before.a, here.a), shifted_in<F>(before.b, here.b)}.masked(goes_left);
+            const Pair r = Pair{shifted_out<F>(here.a, next.a), shifted_out<F>(here.b, next.b)}.masked(goes_right);
+            store(to.a + i, here.a + l.a + r.a);
+            store(to.b + i, here.b + l.b + r.b);
+            before = here;
+            here = next;
+            column += step;
+            if (column >= row) column -= row;
+        };
+        int64_t i = kCount;
+        for (; i + kCount <= size; i += kCount) finish(i - kCount, each(i, std::true_type{}));
+        if (i < size) {
+            finish(i - kCount, each(i, std::false_type{}).masked(part));
+            i += kCount;
+        }
+        finish(i - kCount, Pair{});
+        store(to.a + size, Vec<F>{});
+        store(to.b + size, Vec<F>{});
+    }
+
+    // `sums` of the three rows around the elements i..
+    POOLSWAP_INLINE Pair add_rows(const Run& sums, int64_t i) const {
+        const F *const a = sums.a + i, *const b = sums.b + i;
+        const int64_t row = width;
+        return {load(a - row) + load(a) + load(a + row), load(b - row) + load(b) + load(b + row)};
     }
 
     template <bool kKeep>
     POOLSWAP_INLINE void weigh(const F* x) {
         auto own = exp;
         const Vec<F> middle = centre;
-        const Run to = terms;
         F* const keep = kept;
-        strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
-            Vec<F> x_ = load(x + i);
+        add_along_rows(weights, [&](int64_t i, auto whole) POOLSWAP_LAMBDA {
+            Vec<F> x_ = elements(x, i, whole);
             const Vec<F> e = own(x_);
             if (kCentred) x_ -= middle;
-            store(to.a + i, e);
-            store(to.b + i, e * x_);
             if (kKeep) store(keep + i, e);
+            return Pair{e, e * x_};
         });
         exp.witness = own.witness;
     }
@@ -78,15 +122,17 @@ class PlanarSame {
   public:
     PlanarSame(const Problem& p, const Shift<F>& shift, Arena arena)
         : width(p.w.in), size(p.h.in * p.w.in), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)),
-          terms(arena, width, size), columns(arena, width, size), left(arena.take<F>(size)), right(arena.take<F>(size)),
-          kept(arena.take<F>(size)) {
-        set_all(left, F(1), size);
-        set_all(right, F(1), size);
-        for (int64_t row = 0; row < size; row += width) left[row] = right[row + width - 1] = 0;
+          weights(arena, width, size), shares(arena, width, size), left(arena.take<F>(width + kCount)),
+          right(arena.take<F>(width + kCount)), kept(Run::padded(arena, width, size)),
+          part((Bits<F>)(lane_index<F>() < int(size % kCount))) {
+        memset(left, 0xFF, (width + kCount) * sizeof(F));
+        memset(right, 0xFF, (width + kCount) * sizeof(F));
+        for (int64_t end = 0; end < width + kCount; end += width) left[end] = 0;
+        for (int64_t end = width - 1; end < width + kCount; end += width) right[end] = 0;
     }
     static int64_t bytes(const Problem& p) {
         const int64_t size = p.h.in * p.w.in;
-        return 2 * Run::bytes(p.w.in, size) + 3 * Arena::bytes<F>(size);
+        return 2 * Run::bytes(p.w.in, size) + Run::padded_bytes(p.w.in, size) + 2 * Arena::bytes<F>(p.w.in + kCount);
     }
 
     bool safe() const { return exp.safe(); }
@@ -94,8 +140,9 @@ class PlanarSame {
     void forward(const F* x, F* y) {
         weigh<false>(x);
         const Vec<F> middle = centre;
-        window_sums([&](int64_t i, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-            Vec<F> mean = moment / sum;
+        strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
+            const Pair sums = add_rows(weights, i);
+            Vec<F> mean = sums.b / sums.a;
             if (kCentred) mean += middle;
             store(y + i, mean);
         });
@@ -105,19 +152,20 @@ class PlanarSame {
     bool backward(const F* x, const F* g, F* dx, F beta) {
         weigh<true>(x);
         GradientWitness<F> witness;
-        const Run to = terms;
         const F* const keep = kept;
         const Vec<F> middle = centre;
-        window_sums([&](int64_t i, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-            const Vec<F> grad = load(g + i), inverse = F(1) / sum, share = grad * inverse;
+        add_along_rows(shares, [&](int64_t i, auto whole) POOLSWAP_LAMBDA {
+            const Pair sums = add_rows(weights, i);
+            const Vec<F> grad = elements(g, i, whole), inverse = F(1) / sums.a, share = grad * inverse;
+            __builtin_prefetch(dx + i, 1);
             witness.add(grad);
-            store(to.a + i, share);
-            store(to.b + i, share * (moment * inverse));
+            return Pair{share, share * (sums.b * inverse)};
         });
-        window_sums([&](int64_t i, Vec<F> p, Vec<F> q) POOLSWAP_LAMBDA {
+        strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
+            const Pair all = add_rows(shares, i);
             Vec<F> x_ = load(x + i);
             if (kCentred) x_ -= middle;
-            store(dx + i, load(keep + i) * ((x_ * p - q) * beta + p));
+            store(dx + i, load(keep + i) * ((x_ * all.a - all.b) * beta + all.a));
         });
         return witness.safe();
     }

@@ -14,23 +14,19 @@ template <class F>
 class StemRow {
     static constexpr int kCount = Lanes<F>::kCount;
     const int64_t width;
+    const bool overlaps;  // the last vectors overlap others, and need the odd column before them again
     const PaddedRow<F> odd_sum, odd_moment;
-
-    template <int... kLane>
-    static POOLSWAP_INLINE Vec<F> delayed(Vec<F> before, Vec<F> now, std::integer_sequence<int, kLane...>) {
-        return __builtin_shufflevector(before, now, (kLane + kCount - 1)...);
-    }
 
   public:
     StemRow(Arena& arena, const Axis& w)
-        : width(w.in), odd_sum(arena, kCount, w.out, kCount), odd_moment(arena, kCount, w.out, kCount) {}
+        : width(w.in), overlaps(w.in % kCount != 0), odd_sum(arena, kCount, w.out, kCount), odd_moment(arena, kCount, w.out, kCount) {}
     static int64_t bytes(const Axis& w) { return 2 * PaddedRow<F>::bytes(kCount, w.out, kCount); }
 
     // Calls fn(j, sum, moment, whole) for windows j..: a vector of them, or half of one if not `whole`.
     template <bool kCentred, class Group, class Exp, class Fn>
     POOLSWAP_INLINE void each_window(const Group& group, Exp& exp, Vec<F> centre, Fn&& fn) const {
-        constexpr EachLane<F> kLanes{};
         F *const odd_s = odd_sum.data, *const odd_m = odd_moment.data;
+        const bool keeps = overlaps;
         Vec<F> last_s{}, last_m{};
         const auto windows = [&](int64_t column, auto whole) POOLSWAP_LAMBDA {
             Vec<F> s0, m0, s1, m1;
@@ -43,10 +39,12 @@ class StemRow {
             }
             const Vec<F> odd_s_ = odd_lanes<F>(s0, s1), odd_m_ = odd_lanes<F>(m0, m1);
             const int64_t j = column / 2;
-            fn(j, even_lanes<F>(s0, s1) + odd_s_ + delayed(last_s, odd_s_, kLanes),
-               even_lanes<F>(m0, m1) + odd_m_ + delayed(last_m, odd_m_, kLanes), whole);
-            store(odd_s + j, odd_s_);
-            store(odd_m + j, odd_m_);
+            fn(j, even_lanes<F>(s0, s1) + odd_s_ + shifted_in<F>(last_s, odd_s_),
+               even_lanes<F>(m0, m1) + odd_m_ + shifted_in<F>(last_m, odd_m_), whole);
+            if (keeps) {
+                store(odd_s + j, odd_s_);
+                store(odd_m + j, odd_m_);
+            }
             last_s = odd_s_;
             last_m = odd_m_;
         };
@@ -64,12 +62,20 @@ class StemRow {
         }
         for (; column < width; column += kCount) {
             const int64_t start = least(column, width - kCount);
-            recall(start);
+            if (keeps) recall(start);
             windows(start, std::false_type{});
         }
     }
 };
 
+// A vector of windows, or half of one.
+template <class F, class Whole>
+POOLSWAP_INLINE Vec<F> load_windows(const F* from, Whole) {
+    if constexpr (Whole()()) return load(from);
+    Vec<F> half{};
+    memcpy(&half, from, sizeof half / 2);
+    return half;
+}
 template <class F, class Whole>
 POOLSWAP_INLINE void store_windows(F* to, Vec<F> value, Whole) {
     if constexpr (Whole()())
@@ -106,8 +112,8 @@ POOLSWAP_ONCE bool planar_stem_forward(const Problem& p, View<const F> x, View<F
                         });
                     ring.exp.witness = exp.witness;
                 });
-                if (!ring.exp.safe()) return false;
             }
+            if (!ring.exp.safe()) return false;
         }
     return true;
 }

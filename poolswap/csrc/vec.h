@@ -78,6 +78,14 @@ POOLSWAP_INLINE void store(F* to, Vec<F> value) {
     *reinterpret_cast<typename Lanes<F>::Unaligned*>(to) = value;
 }
 
+// Of memory that is read from one end to the other: fetches what lies a page ahead. Processors stop at the end of a page,
+// and see no more than a few hundred instructions ahead.
+template <class F>
+POOLSWAP_INLINE Vec<F> load_in_passing(const F* from) {
+    __builtin_prefetch(reinterpret_cast<const char*>(from) + 4096);
+    return load(from);
+}
+
 template <class F>
 POOLSWAP_INLINE Vec<F> fill(F value) {
     return value - Vec<F>{};
@@ -113,6 +121,10 @@ POOLSWAP_INLINE Vec<F> alternate_lanes_(Vec<F> low, Vec<F> high, std::integer_se
     return __builtin_shufflevector(low, high, (kFrom + 2 * kIndex)...);
 }
 template <class F, int kFrom, int... kIndex>
+POOLSWAP_INLINE Vec<F> neighbours_(Vec<F> low, Vec<F> high, std::integer_sequence<int, kIndex...>) {
+    return __builtin_shufflevector(low, high, (kFrom + kIndex)...);
+}
+template <class F, int kFrom, int... kIndex>
 POOLSWAP_INLINE Vec<F> interleaved_(Vec<F> a, Vec<F> b, std::integer_sequence<int, kIndex...>) {
     return __builtin_shufflevector(a, b, (kFrom + kIndex / 2 + kIndex % 2 * Lanes<F>::kCount)...);
 }
@@ -127,6 +139,15 @@ POOLSWAP_INLINE Vec<F> even_lanes(Vec<F> low, Vec<F> high) {
 template <class F>
 POOLSWAP_INLINE Vec<F> odd_lanes(Vec<F> low, Vec<F> high) {
     return alternate_lanes_<F, 1>(low, high, EachLane<F>{});
+}
+// Of two neighbouring vectors: the elements before those of `now`, and the elements after those of `now`.
+template <class F>
+POOLSWAP_INLINE Vec<F> shifted_in(Vec<F> before, Vec<F> now) {
+    return neighbours_<F, Lanes<F>::kCount - 1>(before, now, EachLane<F>{});
+}
+template <class F>
+POOLSWAP_INLINE Vec<F> shifted_out(Vec<F> now, Vec<F> after) {
+    return neighbours_<F, 1>(now, after, EachLane<F>{});
 }
 // Lane i of the result is the sum of the lanes of rows[i].
 template <class F>
