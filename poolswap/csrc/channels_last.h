@@ -20,54 +20,58 @@ int64_t piece_count(int64_t channels) {
     return ceil_div(channels, Lanes<F>::kCount);
 }
 
-template <class F>
-struct Sums {
-    Vec<F> sum, moment;
+// The sums of kWindows windows, one a row below the other.
+template <class F, int kWindows>
+struct Stack {
+    Sums<F> each[kWindows];
 
-    POOLSWAP_INLINE void add(const Sums& other) {
-        sum += other.sum;
-        moment += other.moment;
+    POOLSWAP_INLINE void add(const Stack& other) {
+        for (int k = 0; k < kWindows; ++k) each[k].add(other.each[k]);
     }
 };
 
-// The column sums of one window row, walked from left to right: those of the last columns.
+// The column sums of one or two window rows, walked from left to right: those of the last columns.
 template <class F>
 struct ColumnCarry {
-    Sums<F>* data;
+    Stack<F, 2>* data;
     int64_t slots, pitch;
 
     ColumnCarry(Arena& arena, const Problem& p)
-        : data(arena.take<Sums<F>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
+        : data(arena.take<Stack<F, 2>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
           pitch(piece_count<F>(p.channels)) {}
     static int64_t slot_count(const Problem& p) { return power_of_two(p.w.extent()); }
-    static int64_t bytes(const Problem& p) { return Arena::bytes<Sums<F>>(slot_count(p) * piece_count<F>(p.channels)); }
+    static int64_t bytes(const Problem& p) { return Arena::bytes<Stack<F, 2>>(slot_count(p) * piece_count<F>(p.channels)); }
 
-    POOLSWAP_INLINE Sums<F>* at(int64_t column) const { return data + (column & (slots - 1)) * pitch; }
+    template <int kWindows>
+    POOLSWAP_INLINE Stack<F, kWindows>* at(int64_t column) const {
+        return reinterpret_cast<Stack<F, kWindows>*>(data) + (column & (slots - 1)) * pitch;
+    }
 };
 
 // Windows of kKernel columns that step by kStride, one inside the image: kNew columns are new, the others carried.
 template <int kKernel, int kNew, bool kCentred, class F, class Group, class Exp, class Fn>
 POOLSWAP_INLINE void pixel_window(const Group& group, Exp& exp, Vec<F> centre, int64_t channels, int64_t first,
                                   const ColumnCarry<F>& carry, Fn&& fn) {
-    constexpr int kOld = kKernel - kNew;
-    const Sums<F>* old[kOld + 1];
-    for (int k = 0; k < kOld; ++k) old[k] = carry.at(first + k);
-    Sums<F>* fresh[kNew];
-    for (int k = 0; k < kNew; ++k) fresh[k] = carry.at(first + kOld + k);
+    constexpr int kOld = kKernel - kNew, kWindows = Group::kWindows;
+    using Column = Stack<F, kWindows>;
+    const Column* old[kOld + 1];
+    for (int k = 0; k < kOld; ++k) old[k] = carry.template at<kWindows>(first + k);
+    Column* fresh[kNew];
+    for (int k = 0; k < kNew; ++k) fresh[k] = carry.template at<kWindows>(first + kOld + k);
     constexpr int kKeepFrom = kNew - kOld;  // of the new columns, those that the next window shares
     const auto moved = group.moved((first + kOld) * channels);
     pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
-        Sums<F> total{};
+        Column total{};
 #pragma GCC unroll 4
         for (int k = 0; k < kOld; ++k) total.add(old[k][piece]);
 #pragma GCC unroll 4
         for (int k = 0; k < kNew; ++k) {
-            Sums<F> column;
-            moved.template add<kCentred>(k * channels + v, exp, centre, column.sum, column.moment);
+            Column column;
+            moved.template add_each<kCentred>(k * channels + v, exp, centre, column.each);
             if (kOld > 0 && k >= kKeepFrom) fresh[k][piece] = column;
             total.add(column);
         }
-        fn(piece, v, total.sum, total.moment);
+        fn(piece, v, total);
     });
 }
 
@@ -78,23 +82,26 @@ POOLSWAP_INLINE void any_window(const Group& group, Exp& exp, Vec<F> centre, con
     const Range taps = p.w.taps(j);
     const int64_t begin = p.w.first(j) + taps.begin * p.w.dilation, channels = p.channels;
     const int64_t end = p.w.first(j) + (taps.end - 1) * p.w.dilation + 1, dilation = p.w.dilation;
+    constexpr int kWindows = Group::kWindows;
+    using Column = Stack<F, kWindows>;
     for (int64_t column = most(done, p.w.first(j)); column < end; ++column) {
-        Sums<F>* const to = carry.at(column);
+        Column* const to = carry.template at<kWindows>(column);
         pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
-            Sums<F> sums;
-            group.template add<kCentred>(column * channels + v, exp, centre, sums.sum, sums.moment);
+            Column sums;
+            group.template add_each<kCentred>(column * channels + v, exp, centre, sums.each);
             to[piece] = sums;
         });
     }
     done = most(done, end);
     pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
-        Sums<F> total{};
-        for (int64_t column = begin; column < end; column += dilation) total.add(carry.at(column)[piece]);
-        fn(piece, v, total.sum, total.moment);
+        Column total{};
+        for (int64_t column = begin; column < end; column += dilation)
+            total.add(carry.template at<kWindows>(column)[piece]);
+        fn(piece, v, total);
     });
 }
 
-// Calls fn(j)(piece, v, sum, moment) with the sums of every window j of a row, for channels v.. of it.
+// Calls fn(j)(piece, v, sums) with the sums of every window j of a row, or of those of two rows, for channels v.. of it.
 template <bool kCentred, class F, class Group, class Exp, class Fn>
 POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p,
                               const ColumnCarry<F>& carry, Fn&& fn) {
@@ -136,21 +143,30 @@ POOLSWAP_ONCE bool channels_last_forward(const Problem& p, View<const F> x, View
         for (int64_t d = outputs.d.begin; d < outputs.d.end; ++d) {
             ring.start(plane);
             for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
-                ring.enter(d, h);
+                const int64_t row_pitch = y.row_pitch;
                 F* const to = y.at(plane, d, h);
-                ring.template with_group<false>([&](const auto group) POOLSWAP_LAMBDA {
+                const auto pool = [&](const auto group) POOLSWAP_LAMBDA {
                     auto exp = ring.exp;
                     const Vec<F> centre = ring.centre;
                     walk_row<kCentred>(group, exp, centre, p, carry, [=](int64_t j) POOLSWAP_LAMBDA {
                         F* const pixel = to + j * channels;
-                        return [=](int64_t, int64_t v, Vec<F> sum, Vec<F> moment) POOLSWAP_LAMBDA {
-                            Vec<F> mean = moment / sum;
-                            if (kCentred) mean += centre;
-                            store(pixel + v, mean);
+                        return [=](int64_t, int64_t v, const auto& sums) POOLSWAP_LAMBDA {
+                            for (int k = 0; k < group.kWindows; ++k) {
+                                Vec<F> mean = sums.each[k].moment / sums.each[k].sum;
+                                if (kCentred) mean += centre;
+                                store(pixel + k * row_pitch + v, mean);
+                            }
                         };
                     });
                     ring.exp.witness = exp.witness;
-                });
+                };
+                if (h + 1 < outputs.h.end && ring.two_at_once(h)) {
+                    ring.enter(d, h++, 2);
+                    pool(RowGroup<F, RowShape<2, 4, 2, 2>>(ring.rows, 2, 4));
+                } else {
+                    ring.enter(d, h);
+                    ring.template with_group<false>(pool);
+                }
             }
             if (!ring.exp.safe()) return false;
         }

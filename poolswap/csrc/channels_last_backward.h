@@ -23,7 +23,7 @@ class ChannelsLastGradient {
 
     Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
-    void share_out(int64_t h, const F* g, const Upcoming<F>& next) {
+    void share_out(int64_t h, const F* g) {
         ring.enter(0, h);
         Sums<F>* const to = share_row(h);
         ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
@@ -32,13 +32,13 @@ class ChannelsLastGradient {
             const Vec<F> centre = ring.centre;
             const int64_t channels = p.channels, pieces_ = pitch;
             walk_row<kCentred>(
-                group, exp, centre, p, carry, [&seen, &next, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
-                    next.fetch(j);
+                group, exp, centre, p, carry, [&seen, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
                     Sums<F>* const to_pixel = to + j * pieces_;
                     const F* const g_pixel = g + j * channels;
-                    return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, Vec<F> sum, Vec<F> moment)
+                    return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, const Stack<F, 1>& windows)
                                POOLSWAP_LAMBDA {
-                                   const Vec<F> grad = load(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
+                                   const Vec<F> sum = windows.each[0].sum, moment = windows.each[0].moment;
+                                   const Vec<F> grad = load_in_passing(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
                                    seen.add(grad);
                                    to_pixel[piece] = {share, share * (moment * inverse)};
                                };
@@ -48,20 +48,34 @@ class ChannelsLastGradient {
         });
     }
 
-    // p and q added up over the window rows `covering`.
-    const Sums<F>* covering_rows(const Range& covering) const {
-        const Sums<F>* sums = share_row(covering.begin);
-        for (int64_t h = covering.begin + 1; h < covering.end; ++h) {
-            const Sums<F>* const other = share_row(h);
-            for (int64_t i = 0; i < width; ++i)
-                total[i] = {sums[i].sum + other[i].sum, sums[i].moment + other[i].moment};
-            sums = total;
+    // p and q added up over the window rows `covering`, three or more of them.
+    const Sums<F>* add_rows(const Range& covering) const {
+        const Sums<F>*const first = share_row(covering.begin), *const second = share_row(covering.begin + 1);
+        const Sums<F>* const third = share_row(covering.begin + 2);
+        for (int64_t i = 0; i < width; ++i) {
+            Sums<F> all = first[i];
+            all.add(second[i]);
+            all.add(third[i]);
+            total[i] = all;
         }
-        return sums;
+        for (int64_t h = covering.begin + 3; h < covering.end; ++h) {
+            const Sums<F>* const other = share_row(h);
+            for (int64_t i = 0; i < width; ++i) total[i].add(other[i]);
+        }
+        return total;
     }
 
     void finish(int64_t row, const Range& covering, F* dx) const {
-        const Sums<F>* const from = covering_rows(covering);
+        if (covering.size() == 1)
+            finish_row<1>(row, share_row(covering.begin), share_row(covering.begin), dx);
+        else if (covering.size() == 2)
+            finish_row<2>(row, share_row(covering.begin), share_row(covering.begin + 1), dx);
+        else
+            finish_row<1>(row, add_rows(covering), total, dx);
+    }
+
+    template <int kRows>
+    POOLSWAP_INLINE void finish_row(int64_t row, const Sums<F>* first, const Sums<F>* second, F* dx) const {
         const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept_row(row);
         const Axis w = p.w;
         const int64_t channels = p.channels;
@@ -69,39 +83,44 @@ class ChannelsLastGradient {
         for (int64_t column = 0; column < w.in; ++column) {
             while (windows.begin < w.out && w.first(windows.begin) + w.kernel <= column) ++windows.begin;
             while (windows.end < w.out && w.first(windows.end) <= column) ++windows.end;
-            const Sums<F>* const first = from + windows.begin * pitch;
+            const Sums<F>* const from[2] = {first + windows.begin * pitch, second + windows.begin * pitch};
             const int64_t at = column * channels;
             switch (windows.size()) {
                 case 0:
                     set_all(dx + column * p.channels, F(0), p.channels);
                     break;
                 case 1:
-                    finish_pixel<1>(1, first, x + at, e + at, dx + at);
+                    finish_pixel<1, kRows>(1, from, x + at, e + at, dx + at);
                     break;
                 case 2:
-                    finish_pixel<2>(2, first, x + at, e + at, dx + at);
+                    finish_pixel<2, kRows>(2, from, x + at, e + at, dx + at);
                     break;
                 case 3:
-                    finish_pixel<3>(3, first, x + at, e + at, dx + at);
+                    finish_pixel<3, kRows>(3, from, x + at, e + at, dx + at);
                     break;
                 default:
-                    finish_pixel<-1>(windows.size(), first, x + at, e + at, dx + at);
+                    finish_pixel<-1, kRows>(windows.size(), from, x + at, e + at, dx + at);
             }
         }
     }
 
-    template <int kWindows>
-    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* from, const F* x, const F* e, F* dx) const {
+    template <int kWindows, int kRows>
+    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* const* from, const F* x, const F* e,
+                                      F* dx) const {
         const int64_t count = kWindows < 0 ? count_ : kWindows, step = pitch;
+        const Sums<F>*const first = from[0], *const second = from[1];
         const Vec<F> centre = ring.centre;
         const F slope = beta;
         pieces<F>(p.channels, [=](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Sums<F> all{};
 #pragma GCC unroll 4
-            for (int64_t k = 0; k < count; ++k) all.add(from[k * step + piece]);
+            for (int64_t k = 0; k < count; ++k) {
+                all.add(first[k * step + piece]);
+                if (kRows == 2) all.add(second[k * step + piece]);
+            }
             Vec<F> x_ = load(x + v);
             if (kCentred) x_ -= centre;
-            store(dx + v, load(e + v) * ((x_ * all.sum - all.moment) * slope + all.sum));
+            store_in_passing(dx + v, load(e + v) * ((x_ * all.sum - all.moment) * slope + all.sum));
         });
     }
 
@@ -120,9 +139,8 @@ class ChannelsLastGradient {
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
     POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h, const Range& rows) {
-            const Upcoming<F> next(dx.at(plane, 0, rows.begin), rows.size() * p.w.in * p.channels, p.w.out);
-            share_out(h, g.at(plane, 0, h), next);
+        const auto share = [&](int64_t plane, int64_t h) {
+            share_out(h, g.at(plane, 0, h));
         };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
             F* const to = dx.at(plane, 0, row);

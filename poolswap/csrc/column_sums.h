@@ -15,15 +15,27 @@ struct Row {
 };
 
 // How many rows of a window have their e already, how many it has, and how many of the last ones must leave theirs
-// behind. -1: not known before run time (old, count), or all (keep).
-template <int kOld_, int kCount_, int kKeep_>
+// behind. -1: not known before run time (old, count), or all (keep). kWindows 2: of two windows, one a row below the other.
+template <int kOld_, int kCount_, int kKeep_, int kWindows_ = 1>
 struct RowShape {
-    static constexpr int kOld = kOld_, kCount = kCount_, kKeep = kKeep_;
+    static constexpr int kOld = kOld_, kCount = kCount_, kKeep = kKeep_, kWindows = kWindows_;
+};
+
+// Sums of e and of e x, or of p and q.
+template <class F>
+struct Sums {
+    Vec<F> sum, moment;
+
+    POOLSWAP_INLINE void add(const Sums& other) {
+        sum += other.sum;
+        moment += other.moment;
+    }
 };
 
 // The rows of one window row in local variables, as the compiler needs them to keep them in registers.
 template <class F, class Shape>
 struct RowGroup {
+    static constexpr int kWindows = Shape::kWindows;
     Row<F> rows[Shape::kCount];
 
     POOLSWAP_INLINE RowGroup(const Row<F>* from, int64_t, int64_t) : RowGroup(from, Each{}) {}
@@ -40,6 +52,22 @@ struct RowGroup {
     POOLSWAP_INLINE void add(int64_t i, Exp& exp, Vec<F> centre, Vec<F>& sum, Vec<F>& moment) const {
         sum = moment = Vec<F>{};
         add_all<kCentred>(i, exp, centre, sum, moment, Each{});
+    }
+
+    // The same for each window.
+    template <bool kCentred, class Exp>
+    POOLSWAP_INLINE void add_each(int64_t i, Exp& exp, Vec<F> centre, Sums<F> (&sums)[Shape::kWindows]) const {
+        if constexpr (Shape::kWindows == 1) {
+            add<kCentred>(i, exp, centre, sums[0].sum, sums[0].moment);
+        } else {
+            Sums<F> shared{};
+            RowGroup<F, RowShape<Shape::kOld - 1, Shape::kCount - 2, Shape::kKeep - 1>>(rows + 1, 0, 0)
+                .template add<kCentred>(i, exp, centre, shared.sum, shared.moment);
+            sums[0] = sums[1] = shared;
+            constexpr int kLast = Shape::kCount - 1;
+            add_row<kCentred, (Shape::kOld > 0), false>(rows[0], i, exp, centre, sums[0].sum, sums[0].moment);
+            add_row<kCentred, false, true>(rows[kLast], i, exp, centre, sums[1].sum, sums[1].moment);
+        }
     }
 
   private:
@@ -75,6 +103,7 @@ struct RowGroup {
 
 template <class F>
 struct RowGroup<F, RowShape<-1, -1, -1>> {
+    static constexpr int kWindows = 1;
     const Row<F>* rows;
     int64_t old, count, offset = 0;
 
@@ -85,6 +114,11 @@ struct RowGroup<F, RowShape<-1, -1, -1>> {
         RowGroup group = *this;
         group.offset += by;
         return group;
+    }
+
+    template <bool kCentred, class Exp>
+    POOLSWAP_INLINE void add_each(int64_t i, Exp& exp, Vec<F> centre, Sums<F> (&sums)[1]) const {
+        add<kCentred>(i, exp, centre, sums[0].sum, sums[0].moment);
     }
 
     template <bool kCentred, class Exp>
@@ -131,10 +165,17 @@ struct RowRing {
 
     POOLSWAP_INLINE F* kept_row(int64_t row) const { return kept + (row & (slots - 1)) * pitch; }
 
-    // Lists the rows of window row (d, h).
-    POOLSWAP_INLINE void enter(int64_t d, int64_t h) {
+    // Whether window row h, whose first rows have their e already, and the next one are inside the plane and 3/1.
+    POOLSWAP_INLINE bool two_at_once(int64_t h) const {
+        return sizeof(F) == 4 && reuses && p.h.kernel == 3 && p.h.stride == 1 && p.h.first(h) >= 0 &&
+               p.h.first(h + 1) + 3 <= p.h.in && done == p.h.first(h) + 2;
+    }
+
+    // Lists the rows of window row (d, h), or of `windows` of them, one below the other.
+    POOLSWAP_INLINE void enter(int64_t d, int64_t h, int windows = 1) {
         if (reuses) {
-            const int64_t first = p.h.first(h), begin = most(0, first), end = least(p.h.in, first + p.h.kernel);
+            const int64_t first = p.h.first(h), begin = most(0, first);
+            const int64_t end = least(p.h.in, p.h.first(h + windows - 1) + p.h.kernel);
             old = most(0, least(done, end) - begin);
             count = end - begin;
             const F* row = x.at(plane, p.d.first(d), begin);

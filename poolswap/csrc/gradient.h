@@ -28,20 +28,7 @@ struct GradientWitness {
     }
 };
 
-// Memory that is written soon, fetched a piece at a time while something else is computed.
-template <class F>
-struct Upcoming {
-    const F* data;
-    int64_t step;  // elements a turn
-
-    Upcoming(const F* data_, int64_t count, int64_t turns) : data(data_), step(ceil_div(count, turns)) {}
-    POOLSWAP_INLINE void fetch(int64_t turn) const {
-        constexpr int64_t kLine = 64 / sizeof(F);
-        for (int64_t i = turn * step; i < (turn + 1) * step; i += kLine) __builtin_prefetch(data + i, 1);
-    }
-};
-
-// Walks down a tile's planes: share(plane, h, the input rows that it completes) for every window row, and
+// Walks down a tile's planes: share(plane, h) for every window row, and
 // finish(plane, row, the window rows that hold it) for every completed input row. False after the first plane for which
 // safe() is.
 template <class Start, class Share, class Finish, class Safe>
@@ -53,7 +40,7 @@ POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const 
         Range covering{outputs.h.begin, outputs.h.begin};
         for (int64_t h = outputs.h.begin; h < outputs.h.end; ++h) {
             const int64_t complete = h + 1 < outputs.h.end ? least(own.h.end, p.h.first(h + 1)) : own.h.end;
-            share(plane, h, Range{row, most(row, complete)});
+            share(plane, h);
             for (; row < complete; ++row) {
                 while (covering.begin < outputs.h.end && p.h.first(covering.begin) + p.h.kernel <= row)
                     ++covering.begin;

@@ -139,7 +139,7 @@ struct PlanarGradient {
         const auto write = [&](int64_t c, Vec<F> sum_p, Vec<F> sum_q) POOLSWAP_LAMBDA {
             Vec<F> x_ = load(x + c);
             if (kCentred) x_ -= centre;
-            store(dx + c, load(e + c) * ((x_ * sum_p - sum_q) * slope + sum_p));
+            store_in_passing(dx + c, load(e + c) * ((x_ * sum_p - sum_q) * slope + sum_p));
         };
         const auto two_vectors = [&](int64_t c, auto both) POOLSWAP_LAMBDA {
             Vec<F> p_low, p_high, q_low, q_high;
@@ -156,8 +156,7 @@ struct PlanarGradient {
 
     POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h, const Range& rows) POOLSWAP_LAMBDA {
-            Upcoming<F>(dx.at(plane, 0, rows.begin), rows.size() * p.w.in, 1).fetch(0);
+        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA {
             share_out(h, g.at(plane, 0, h));
         };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) POOLSWAP_LAMBDA {

@@ -24,7 +24,7 @@ class PlanarSame {
     struct Pair {
         Vec<F> a, b;
 
-        POOLSWAP_INLINE Pair masked(Bits<F> mask) const { return {(Vec<F>)((Bits<F>)a & mask), (Vec<F>)((Bits<F>)b & mask)}; }
+        POOLSWAP_INLINE Pair masked_by(Bits<F> mask) const { return {masked<F>(a, mask), masked<F>(b, mask)}; }
     };
 
     // Numbers per element, with zeros around them for what lies beyond the plane.
@@ -77,8 +77,8 @@ class PlanarSame {
         Pair before{}, here = each(0, std::true_type{});
         const auto finish = [&](int64_t i, Pair next) POOLSWAP_LAMBDA {
             const Bits<F> goes_left = (Bits<F>)load(has_left + column), goes_right = (Bits<F>)load(has_right + column);
-            const Pair l = Pair{shifted_in<F>(before.a, here.a), shifted_in<F>(before.b, here.b)}.masked(goes_left);
-            const Pair r = Pair{shifted_out<F>(here.a, next.a), shifted_out<F>(here.b, next.b)}.masked(goes_right);
+            const Pair l = Pair{shifted_in<F>(before.a, here.a), shifted_in<F>(before.b, here.b)}.masked_by(goes_left);
+            const Pair r = Pair{shifted_out<F>(here.a, next.a), shifted_out<F>(here.b, next.b)}.masked_by(goes_right);
             store(to.a + i, here.a + l.a + r.a);
             store(to.b + i, here.b + l.b + r.b);
             before = here;
@@ -89,7 +89,7 @@ class PlanarSame {
         int64_t i = kCount;
         for (; i + kCount <= size; i += kCount) finish(i - kCount, each(i, std::true_type{}));
         if (i < size) {
-            finish(i - kCount, each(i, std::false_type{}).masked(part));
+            finish(i - kCount, each(i, std::false_type{}).masked_by(part));
             i += kCount;
         }
         finish(i - kCount, Pair{});
@@ -157,7 +157,6 @@ class PlanarSame {
         add_along_rows(shares, [&](int64_t i, auto whole) POOLSWAP_LAMBDA {
             const Pair sums = add_rows(weights, i);
             const Vec<F> grad = elements(g, i, whole), inverse = F(1) / sums.a, share = grad * inverse;
-            __builtin_prefetch(dx + i, 1);
             witness.add(grad);
             return Pair{share, share * (sums.b * inverse)};
         });
@@ -165,7 +164,7 @@ class PlanarSame {
             const Pair all = add_rows(shares, i);
             Vec<F> x_ = load(x + i);
             if (kCentred) x_ -= middle;
-            store(dx + i, load(keep + i) * ((x_ * all.a - all.b) * beta + all.a));
+            store_in_passing(dx + i, load(keep + i) * ((x_ * all.a - all.b) * beta + all.a));
         });
         return witness.safe();
     }

@@ -70,7 +70,7 @@ struct Tiers {
                 return whole ? whole_images_forward<kCentred>(p, seen, to, outputs, shift, arena)
                              : channels_last_forward<kCentred>(p, seen, to, outputs, shift, arena);
             else
-                return whole   ? whole_planes_forward<kCentred>(p, seen, to, outputs, shift)
+                return whole   ? whole_planes_forward<kCentred>(p, seen, to, outputs, shift, arena)
                        : same  ? planar_same_forward<kCentred>(p, seen, to, outputs, shift, arena)
                        : pairs ? planar_pairs_forward<kCentred>(p, seen, to, outputs, shift)
                        : stem  ? planar_stem_forward<kCentred>(p, seen, to, outputs, shift, arena)
@@ -114,7 +114,7 @@ struct Tiers {
                        : pairs ? ChannelsLastPairs<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own)
                                : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
             else
-                return whole   ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift)
+                return whole   ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift, arena)
                        : same  ? planar_same_backward<kCentred>(p, seen, given, to, own, shift, arena)
                        : pairs ? planar_pairs_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena)
                                : planar_backward<kCentred>(p, seen, given, to, outputs, own, shift, arena);
@@ -139,7 +139,10 @@ struct Tiers {
         const int64_t least_run = kLast ? p.channels : whole ? Lanes<F>::kCount : p.w.out;
         return {const_cast<T*>(data), p.d.out, p.h.out, p.w.out * p.channels, least_run < Lanes<F>::kCount, same};
     }
-    int64_t whole_bytes() const { return kLast ? WholeImages<false, F, kForwardRange<F>>::bytes(p) : 0; }
+    int64_t whole_bytes() const {
+        return kLast ? WholeImages<false, F, kForwardRange<F>>::bytes(p)
+                     : WholePlanes<false, F, kForwardRange<F>>::bytes();
+    }
 
     bool is_regular() const {
         if (kLast && p.channels < Lanes<F>::kCount) return false;

@@ -86,9 +86,21 @@ POOLSWAP_INLINE Vec<F> load_in_passing(const F* from) {
     return load(from);
 }
 
+// The same where it is written.
+template <class F>
+POOLSWAP_INLINE void store_in_passing(F* to, Vec<F> value) {
+    __builtin_prefetch(reinterpret_cast<const char*>(to) + 4096, 1);
+    store(to, value);
+}
+
 template <class F>
 POOLSWAP_INLINE Vec<F> fill(F value) {
     return value - Vec<F>{};
+}
+
+template <class F>
+POOLSWAP_INLINE Vec<F> masked(Vec<F> value, Bits<F> mask) {
+    return (Vec<F>)((Bits<F>)value & mask);
 }
 
 template <class F>

@@ -27,116 +27,161 @@ struct LongSum {
     }
 };
 
-// Contiguous planes: as many at a time as a vector has lanes, whose sums across lanes are then formed together.
+// Contiguous planes: as many at a time as a vector has lanes, as one run of elements. Where a vector holds the end of one
+// plane and the beginning of the next, masks give each its own; sums across lanes are formed for all planes together.
 template <bool kCentred, class F, int kRange>
 class WholePlanes {
     static constexpr int kCount = Lanes<F>::kCount;
+    static constexpr int64_t kSmall = 1024, kRun = 64 * kCount;  // elements; runs are added up without compensation
     const View<const F>& x;
     SharedExp<F, kRange> exp;
     const Vec<F> centre;
-    const int64_t size, tail;  // elements; where the last, incomplete vector is loaded
-    Bits<F> fresh;             // its lanes that no vector before it holds
+    const int64_t size, pitch;
+    F* const kept;                               // e of small planes, for the gradient
+    typename Lanes<F>::Word lanes[2 * kCount];  // all bits set, then none
 
   public:
-    WholePlanes(const Problem& p, const View<const F>& x_, const Shift<F>& shift)
-        : x(x_), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)), size(p.w.in), tail(most(0, size - kCount)) {
-        const auto lane = lane_index<F>();
-        const int64_t rest = size % kCount;
-        fresh = (Bits<F>)(size < kCount ? lane < int(rest) : lane >= int(kCount - rest));
+    WholePlanes(const Problem& p, const View<const F>& x_, const Shift<F>& shift, Arena arena)
+        : x(x_), exp(shift.slope, shift.c), centre(fill<F>(shift.centre)), size(p.w.in), pitch(x_.plane_pitch),
+          kept(arena.take<F>(kCount * kSmall)) {
+        for (int k = 0; k < 2 * kCount; ++k) lanes[k] = k < kCount ? ~typename Lanes<F>::Word(0) : 0;
     }
+    static int64_t bytes() { return Arena::bytes<F>(kCount * kSmall); }
 
     bool safe() const { return exp.safe(); }
+    bool small() const { return pitch <= kSmall; }
 
     // Sums of e and of e (x - centre) of `planes` planes, one a lane.
+    template <bool kKeep>
     POOLSWAP_INLINE void sums(int64_t plane, int64_t planes, Vec<F>& sum, Vec<F>& moment) {
-        Vec<F> each_sum[kCount] = {}, each_moment[kCount] = {};
+        Vec<F> each_sum[kCount], each_moment[kCount];
+        for (int64_t k = planes; k < kCount; ++k) each_sum[k] = each_moment[k] = Vec<F>{};
+        const F* const from = x.at(plane, 0, 0);
+        const int64_t length = size, step = pitch, count = (planes - 1) * pitch + size;
+        F* const keep = kept;
         auto own = exp;
-        for (int64_t i = 0; i < planes; ++i) add_plane(x.at(plane + i, 0, 0), own, each_sum[i], each_moment[i]);
+        const Vec<F> middle = centre;
+        Vec<F> e{}, moment_{};  // of the last vector
+        const auto weigh = [&](int64_t i, Vec<F> x_) POOLSWAP_LAMBDA {
+            e = own(x_);
+            if (kKeep) store(keep + i, e);
+            if (kCentred) x_ -= middle;
+            moment_ = e * x_;
+        };
+        int64_t i = 0;  // where the next vector begins
+        for (int64_t k = 0; k < planes; ++k) {
+            const int64_t begin = k * step, end = begin + length;
+            Vec<F> s{}, m{};
+            if (begin < i) {
+                const Bits<F> mask = ~below(begin + kCount - i) & (end < i ? below(end + kCount - i) : ~Bits<F>{});
+                s = masked<F>(e, mask);
+                m = masked<F>(moment_, mask);
+            }
+            const auto add_run = [&](int64_t stop) POOLSWAP_LAMBDA {
+                for (; i + kCount <= stop; i += kCount) {
+                    weigh(i, load(from + i));
+                    s += e;
+                    m += moment_;
+                }
+            };
+            if (length <= kRun) {
+                add_run(end);
+            } else {
+                LongSum<F> long_sum, long_moment;
+                while (i + kCount <= end) {
+                    long_sum.add(s);
+                    long_moment.add(m);
+                    s = m = Vec<F>{};
+                    add_run(least(end, i + kRun));
+                }
+                long_sum.add(s);
+                long_moment.add(m);
+                s = long_sum.sum;
+                m = long_moment.sum;
+            }
+            if (i < end) {
+                weigh(i, i + kCount <= count ? load(from + i) : last_elements(from + i, count - i));
+                const Bits<F> mask = below(end - i);
+                s += masked<F>(e, mask);
+                m += masked<F>(moment_, mask);
+                i += kCount;
+            }
+            each_sum[k] = s;
+            each_moment[k] = m;
+        }
         exp.witness = own.witness;
         sum = across_lanes<F>(each_sum);
         moment = across_lanes<F>(each_moment);
     }
 
-    // dx of one plane from its p and q; see planar_backward.h.
-    POOLSWAP_INLINE void gradient(int64_t plane, F p, F q, F beta, F* dx) const {
-        const F* const from = x.at(plane, 0, 0);
+    // dx of plane k after `plane`, from its p and q; see planar_backward.h.
+    template <bool kKept>
+    POOLSWAP_INLINE void gradient(int64_t plane, int64_t k, F p, F q, F beta, F* dx) const {
+        const F *const from = x.at(plane + k, 0, 0), *const keep = kept + k * pitch;
+        const Vec<F> middle = centre;
         auto own = exp;
         strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
             Vec<F> x_ = load(from + i);
-            const Vec<F> e = own(x_);
-            if (kCentred) x_ -= centre;
+            const Vec<F> e = kKept ? load(keep + i) : own(x_);
+            if (kCentred) x_ -= middle;
             store(dx + i, e * ((x_ * p - q) * beta + p));
         });
     }
 
   private:
-    template <class Exp>
-    POOLSWAP_INLINE void add_plane(const F* from, Exp& own, Vec<F>& sum, Vec<F>& moment) const {
-        constexpr int64_t kRun = 64 * kCount;
-        const int64_t full = size - size % kCount;
-        const auto add = [&](Vec<F> x_, Vec<F> e, Vec<F>& s, Vec<F>& m) POOLSWAP_LAMBDA {
-            if (kCentred) x_ -= centre;
-            s += e;
-            m += e * x_;
-        };
-        const auto add_run = [&](int64_t begin, int64_t end, Vec<F>& s, Vec<F>& m) POOLSWAP_LAMBDA {
-            for (int64_t i = begin; i < end; i += kCount) {
-                const Vec<F> x_ = load(from + i);
-                add(x_, own(x_), s, m);
-            }
-        };
-        if (full <= kRun) {
-            add_run(0, full, sum, moment);
-        } else {
-            LongSum<F> long_sum, long_moment;
-            for (int64_t i = 0; i < full; i += kRun) {
-                Vec<F> s{}, m{};
-                add_run(i, least(full, i + kRun), s, m);
-                long_sum.add(s);
-                long_moment.add(m);
-            }
-            sum = long_sum.sum;
-            moment = long_moment.sum;
-        }
-        if (full < size) {
-            const Vec<F> x_ = load(from + tail);
-            add(x_, (Vec<F>)((Bits<F>)own(x_) & fresh), sum, moment);
-        }
+    // The lanes before this one.
+    POOLSWAP_INLINE Bits<F> below(int64_t lane) const {
+        return (Bits<F>)load(reinterpret_cast<const F*>(lanes) + kCount - lane);
+    }
+    // `rest` elements, of which the last one is repeated.
+    static Vec<F> last_elements(const F* from, int64_t rest) {
+        F last[kCount];
+        for (int k = 0; k < kCount; ++k) last[k] = from[least(k, rest - 1)];
+        return load(last);
     }
 };
 
 template <bool kCentred, class F>
 POOLSWAP_ONCE bool whole_planes_forward(const Problem& p, View<const F> x, View<F> y, const Tile& tile,
-                                        const Shift<F>& shift) {
+                                        const Shift<F>& shift, Arena arena) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kForwardRange<F>> pool(p, x, shift);
+    WholePlanes<kCentred, F, kForwardRange<F>> pool(p, x, shift, arena);
     for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
         const int64_t planes = least(kCount, tile.planes.end - plane);
         Vec<F> sum, moment;
-        pool.sums(plane, planes, sum, moment);
+        pool.template sums<false>(plane, planes, sum, moment);
         Vec<F> mean = moment / sum;
         if (kCentred) mean += fill<F>(shift.centre);
-        for (int64_t i = 0; i < planes; ++i) *y.at(plane + i, 0, 0) = mean[i];
+        if (planes == kCount && y.plane_pitch == 1)
+            store(y.at(plane, 0, 0), mean);
+        else
+            for (int64_t i = 0; i < planes; ++i) *y.at(plane + i, 0, 0) = mean[i];
     }
     return pool.safe();
 }
 
 template <bool kCentred, class F>
 POOLSWAP_ONCE bool whole_planes_backward(const Problem& p, View<const F> x, View<const F> g, View<F> dx,
-                                         const Tile& tile, const Shift<F>& shift) {
+                                         const Tile& tile, const Shift<F>& shift, Arena arena) {
     constexpr int64_t kCount = Lanes<F>::kCount;
-    WholePlanes<kCentred, F, kBackwardRange<F>> pool(p, x, shift);
+    WholePlanes<kCentred, F, kBackwardRange<F>> pool(p, x, shift, arena);
     GradientWitness<F> witness;
-    for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
-        const int64_t planes = least(kCount, tile.planes.end - plane);
-        Vec<F> sum, moment, grad{};
-        pool.sums(plane, planes, sum, moment);
-        for (int64_t i = 0; i < planes; ++i) grad[i] = *g.at(plane + i, 0, 0);
-        witness.add(grad);
-        const Vec<F> share = grad / sum, share_mean = share * (moment / sum);
-        for (int64_t i = 0; i < planes; ++i)
-            pool.gradient(plane + i, share[i], share_mean[i], shift.beta, dx.at(plane + i, 0, 0));
-    }
+    const auto walk = [&](auto keep) POOLSWAP_LAMBDA {
+        for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += kCount) {
+            const int64_t planes = least(kCount, tile.planes.end - plane);
+            Vec<F> sum, moment, grad{};
+            pool.template sums<keep()>(plane, planes, sum, moment);
+            for (int64_t i = 0; i < planes; ++i) grad[i] = *g.at(plane + i, 0, 0);
+            witness.add(grad);
+            const Vec<F> share = grad / sum, share_mean = share * (moment / sum);
+            for (int64_t i = 0; i < planes; ++i)
+                pool.template gradient<keep()>(plane, i, share[i], share_mean[i], shift.beta, dx.at(plane + i, 0, 0));
+        }
+    };
+    if (pool.small())
+        walk(std::true_type{});
+    else
+        walk(std::false_type{});
     return pool.safe() && witness.safe();
 }
 
