@@ -30,7 +30,7 @@ def soft_pool1d(
     beta: Beta = 1.0,
 ) -> Tensor:
     """SoftPool of (N, C, L) or (C, L); see `soft_pool2d`."""
-    return soft_pool_windows(x, Geometry.make(1, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return soft_pool_windows(x, _geometry(x, 1, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
 def soft_pool2d(
@@ -52,7 +52,7 @@ def soft_pool2d(
 
     Raises ValueError for a geometry that torch refuses or an input of another rank, TypeError for an integer input.
     """
-    return soft_pool_windows(x, Geometry.make(2, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return soft_pool_windows(x, _geometry(x, 2, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
 def soft_pool3d(
@@ -66,13 +66,13 @@ def soft_pool3d(
     beta: Beta = 1.0,
 ) -> Tensor:
     """SoftPool of (N, C, T, H, W) or (C, T, H, W); see `soft_pool2d`."""
-    return soft_pool_windows(x, Geometry.make(3, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return soft_pool_windows(x, _geometry(x, 3, kernel_size, stride, padding, dilation, ceil_mode), beta)
 
 
 def soft_pool_windows(x: Tensor, geometry: Geometry, beta: Beta = 1.0) -> Tensor:
     """SoftPool of x (N, C, *spatial) or (C, *spatial) over the windows of `geometry`."""
     check_input(x, geometry.dims)
-    place = _place if is_eager(x) else Geometry.place  # symbolic sizes cannot be kept
+    place = _place if is_eager(x) else Geometry.place
     padding, output_size = place(geometry, x.shape[-geometry.dims :])
     return soft_pool(
         x,
@@ -109,7 +109,20 @@ def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta
     return y.movedim(last, list(axes)) if keepdim else y.flatten(-dims - 1) if y.dim() > dims else y.reshape(())
 
 
+# Symbolic sizes cannot be kept, so these serve eager calls alone.
 _place = lru_cache(maxsize=1024)(Geometry.place)
+_make = lru_cache(maxsize=1024)(Geometry.make)
+
+
+def _geometry(x: Tensor, dims: int, *windows: Size | bool | None) -> Geometry:
+    kept = is_eager(x) and all(value is None or isinstance(value, int | tuple) for value in windows)
+    return (_make if kept else Geometry.make)(dims, *windows)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _constant(beta: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # one that was made in inference mode could not be saved for a backward
+        return torch.full((), beta, dtype=torch.float64, device=device)
 
 
 def check_input(x: Tensor, dims: int) -> None:
@@ -135,4 +148,8 @@ def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:
 
 
 def _as_tensor(beta: Beta, x: Tensor) -> Tensor:
-    return beta if isinstance(beta, Tensor) else torch.full((), beta, dtype=torch.float64, device=x.device)
+    if isinstance(beta, Tensor):
+        return beta
+    if is_eager(x):
+        return _constant(beta, x.device)
+    return torch.full((), beta, dtype=torch.float64, device=x.device)

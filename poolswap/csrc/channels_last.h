@@ -40,7 +40,9 @@ struct ColumnCarry {
         : data(arena.take<Stack<F, 2>>(slot_count(p) * piece_count<F>(p.channels))), slots(slot_count(p)),
           pitch(piece_count<F>(p.channels)) {}
     static int64_t slot_count(const Problem& p) { return power_of_two(p.w.extent()); }
-    static int64_t bytes(const Problem& p) { return Arena::bytes<Stack<F, 2>>(slot_count(p) * piece_count<F>(p.channels)); }
+    static int64_t bytes(const Problem& p) {
+        return Arena::bytes<Stack<F, 2>>(slot_count(p) * piece_count<F>(p.channels));
+    }
 
     template <int kWindows>
     POOLSWAP_INLINE Stack<F, kWindows>* at(int64_t column) const {
@@ -101,7 +103,8 @@ POOLSWAP_INLINE void any_window(const Group& group, Exp& exp, Vec<F> centre, con
     });
 }
 
-// Calls fn(j)(piece, v, sums) with the sums of every window j of a row, or of those of two rows, for channels v.. of it.
+// Calls fn(j)(piece, v, sums) with the sums of every window j of a row, or of those of two rows, for channels v.. of
+// it.
 template <bool kCentred, class F, class Group, class Exp, class Fn>
 POOLSWAP_INLINE void walk_row(const Group& group, Exp& exp, Vec<F> centre, const Problem& p,
                               const ColumnCarry<F>& carry, Fn&& fn) {

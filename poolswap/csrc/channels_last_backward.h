@@ -35,13 +35,13 @@ class ChannelsLastGradient {
                 group, exp, centre, p, carry, [&seen, to, g, channels, pieces_](int64_t j) POOLSWAP_LAMBDA {
                     Sums<F>* const to_pixel = to + j * pieces_;
                     const F* const g_pixel = g + j * channels;
-                    return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v, const Stack<F, 1>& windows)
-                               POOLSWAP_LAMBDA {
-                                   const Vec<F> sum = windows.each[0].sum, moment = windows.each[0].moment;
-                                   const Vec<F> grad = load_in_passing(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
-                                   seen.add(grad);
-                                   to_pixel[piece] = {share, share * (moment * inverse)};
-                               };
+                    return [&seen, to_pixel, g_pixel](int64_t piece, int64_t v,
+                                                      const Stack<F, 1>& windows) POOLSWAP_LAMBDA {
+                        const Vec<F> sum = windows.each[0].sum, moment = windows.each[0].moment;
+                        const Vec<F> grad = load_in_passing(g_pixel + v), inverse = F(1) / sum, share = grad * inverse;
+                        seen.add(grad);
+                        to_pixel[piece] = {share, share * (moment * inverse)};
+                    };
                 });
             ring.exp.witness = exp.witness;
             witness = seen;
@@ -105,8 +105,7 @@ class ChannelsLastGradient {
     }
 
     template <int kWindows, int kRows>
-    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* const* from, const F* x, const F* e,
-                                      F* dx) const {
+    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* const* from, const F* x, const F* e, F* dx) const {
         const int64_t count = kWindows < 0 ? count_ : kWindows, step = pitch;
         const Sums<F>*const first = from[0], *const second = from[1];
         const Vec<F> centre = ring.centre;
@@ -139,9 +138,7 @@ class ChannelsLastGradient {
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
     POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) {
-            share_out(h, g.at(plane, 0, h));
-        };
+        const auto share = [&](int64_t plane, int64_t h) { share_out(h, g.at(plane, 0, h)); };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)

@@ -15,7 +15,8 @@ struct Row {
 };
 
 // How many rows of a window have their e already, how many it has, and how many of the last ones must leave theirs
-// behind. -1: not known before run time (old, count), or all (keep). kWindows 2: of two windows, one a row below the other.
+// behind. -1: not known before run time (old, count), or all (keep). kWindows 2: of two windows, one a row below the
+// other.
 template <int kOld_, int kCount_, int kKeep_, int kWindows_ = 1>
 struct RowShape {
     static constexpr int kOld = kOld_, kCount = kCount_, kKeep = kKeep_, kWindows = kWindows_;

@@ -23,8 +23,8 @@ struct Shares {
     static int64_t bytes(const Axis& w) { return 2 * PaddedRow<F>::bytes(margin(w), w.out, most(0, behind(w))); }
 };
 
-// Sums over the windows that hold the columns c, c + 1, .., for windows of 3/1, 3/2 and 2/2: at(j) is the sum over their
-// rows for the windows j..
+// Sums over the windows that hold the columns c, c + 1, .., for windows of 3/1, 3/2 and 2/2: at(j) is the sum over
+// their rows for the windows j..
 template <int kKernel, int kStride, class F, class At>
 POOLSWAP_INLINE void spread(At&& at, int64_t c, Vec<F>& low, Vec<F>& high) {
     constexpr int kCount = Lanes<F>::kCount;  // c counts from the first window's first column
@@ -54,7 +54,7 @@ struct PlanarGradient {
     const ColumnSums<F> sums;
     const StemRow<F> stem;
     Shares<F> shares[kCovers], total;
-    const bool is_stem_;
+    const bool in_registers;  // the column sums, by `stem`
     const F beta;
     GradientWitness<F> witness;
 
@@ -64,8 +64,9 @@ struct PlanarGradient {
     template <int... kI>
     PlanarGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena& arena,
                    std::integer_sequence<int, kI...>)
-        : p(p_), ring(p_, x, shift, arena), sums(arena, p_.w), stem(arena, p_.w), shares{(void(kI), Shares<F>(arena, p_.w))...},
-          total(arena, p_.w), is_stem_(kStride == 2 && is_stem(p_.w, Lanes<F>::kCount)), beta(shift.beta) {}
+        : p(p_), ring(p_, x, shift, arena), sums(arena, p_.w), stem(arena, p_.w),
+          shares{(void(kI), Shares<F>(arena, p_.w))...}, total(arena, p_.w),
+          in_registers(kKernel == 3 && kStride == 2 && is_stem(p_.w, Lanes<F>::kCount)), beta(shift.beta) {}
 
     static int64_t bytes(const Problem& p) {
         return RowRing<F, kBackwardRange<F>, false>::bytes(p) + (kCovers + 1) * Shares<F>::bytes(p.w) +
@@ -84,12 +85,11 @@ struct PlanarGradient {
             store_windows(to_p + j, share, whole);
             store_windows(to_q + j, share * (moment * inverse), whole);
         };
-        if (is_stem_) {
+        if (kKernel == 3 && kStride == 2 && in_registers) {
             ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
                 auto exp = ring.exp;
-                const auto use = [&](int64_t j, Vec<F> sum, Vec<F> moment, auto whole) POOLSWAP_LAMBDA {
-                    put(j, load_windows(g + j, whole), sum, moment, whole);
-                };
+                const auto use = [&](int64_t j, Vec<F> sum, Vec<F> moment, auto whole)
+                                     POOLSWAP_LAMBDA { put(j, load_windows(g + j, whole), sum, moment, whole); };
                 stem.template each_window<kCentred>(group, exp, ring.centre, use);
                 ring.exp.witness = exp.witness;
             });
@@ -106,7 +106,7 @@ struct PlanarGradient {
 
     // The gradient of input row `row`, whose windows have all been seen.
     POOLSWAP_INLINE void finish(int64_t row, const Range& covering, F* dx) {
-        const Shares<F> &first = shares[covering.begin % kCovers], &last = shares[(covering.end - 1) % kCovers];
+        const Shares<F>&first = shares[covering.begin % kCovers], &last = shares[(covering.end - 1) % kCovers];
         const F *const p0 = first.p.data, *const q0 = first.q.data, *const p1 = last.p.data, *const q1 = last.q.data;
         const auto one = [](const F* a) { return [=](int64_t j) POOLSWAP_LAMBDA { return load(a + j); }; };
         const auto two = [](const F* a, const F* b) {
@@ -156,9 +156,7 @@ struct PlanarGradient {
 
     POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
         const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA {
-            share_out(h, g.at(plane, 0, h));
-        };
+        const auto share = [&](int64_t plane, int64_t h) POOLSWAP_LAMBDA { share_out(h, g.at(plane, 0, h)); };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) POOLSWAP_LAMBDA {
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)

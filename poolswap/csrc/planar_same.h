@@ -1,6 +1,7 @@
 // 3x3 windows that step by one over small planes, padded to keep their size: a plane is worked on as one run of
 // elements, so that rows need not fill whole vectors. Sums along the rows are formed in registers while the run streams
-// by, with masks that keep the ends of neighbouring rows apart; they are added up down the columns when they are needed.
+// by, with masks that keep the ends of neighbouring rows apart; they are added up down the columns when they are
+// needed.
 #pragma once
 
 #include "gradient.h"
@@ -34,9 +35,7 @@ class PlanarSame {
         Run(Arena& arena, int64_t width, int64_t size) : a(padded(arena, width, size)), b(padded(arena, width, size)) {}
         static int64_t bytes(int64_t width, int64_t size) { return 2 * padded_bytes(width, size); }
 
-        static int64_t padded_bytes(int64_t width, int64_t size) {
-            return Arena::bytes<F>(size + 2 * margin(width));
-        }
+        static int64_t padded_bytes(int64_t width, int64_t size) { return Arena::bytes<F>(size + 2 * margin(width)); }
         static F* padded(Arena& arena, int64_t width, int64_t size) {
             F* const data = arena.take<F>(size + 2 * margin(width));
             set_all(data, F(0), margin(width));
@@ -51,10 +50,10 @@ class PlanarSame {
     const int64_t width, size;
     SharedExp<F, kRange> exp;
     const Vec<F> centre;
-    const Run weights, shares;  // sums along the rows of e and e x, and of p and q
-    F *const left, *const right;      // all bits set where the row goes on
-    F *const kept;                    // e
-    Bits<F> part;                     // the lanes of the last, incomplete vector
+    const Run weights, shares;    // sums along the rows of e and e x, and of p and q
+    F *const left, *const right;  // all bits set where the row goes on
+    F* const kept;                // e
+    Bits<F> part;                 // the lanes of the last, incomplete vector
 
     // Elements i.. of `from`. Where the plane ends before the vector, others of the plane stand in for those behind.
     template <class Whole>

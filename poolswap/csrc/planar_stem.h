@@ -19,7 +19,8 @@ class StemRow {
 
   public:
     StemRow(Arena& arena, const Axis& w)
-        : width(w.in), overlaps(w.in % kCount != 0), odd_sum(arena, kCount, w.out, kCount), odd_moment(arena, kCount, w.out, kCount) {}
+        : width(w.in), overlaps(w.in % kCount != 0), odd_sum(arena, kCount, w.out, kCount),
+          odd_moment(arena, kCount, w.out, kCount) {}
     static int64_t bytes(const Axis& w) { return 2 * PaddedRow<F>::bytes(kCount, w.out, kCount); }
 
     // Calls fn(j, sum, moment, whole) for windows j..: a vector of them, or half of one if not `whole`.

@@ -78,8 +78,8 @@ POOLSWAP_INLINE void store(F* to, Vec<F> value) {
     *reinterpret_cast<typename Lanes<F>::Unaligned*>(to) = value;
 }
 
-// Of memory that is read from one end to the other: fetches what lies a page ahead. Processors stop at the end of a page,
-// and see no more than a few hundred instructions ahead.
+// Of memory that is read from one end to the other: fetches what lies a page ahead. Processors stop at the end of a
+// page, and see no more than a few hundred instructions ahead.
 template <class F>
 POOLSWAP_INLINE Vec<F> load_in_passing(const F* from) {
     __builtin_prefetch(reinterpret_cast<const char*>(from) + 4096);

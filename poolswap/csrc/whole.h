@@ -27,8 +27,9 @@ struct LongSum {
     }
 };
 
-// Contiguous planes: as many at a time as a vector has lanes, as one run of elements. Where a vector holds the end of one
-// plane and the beginning of the next, masks give each its own; sums across lanes are formed for all planes together.
+// Contiguous planes: as many at a time as a vector has lanes, as one run of elements. Where a vector holds the end of
+// one plane and the beginning of the next, masks give each its own; sums across lanes are formed for all planes
+// together.
 template <bool kCentred, class F, int kRange>
 class WholePlanes {
     static constexpr int kCount = Lanes<F>::kCount;
@@ -37,7 +38,7 @@ class WholePlanes {
     SharedExp<F, kRange> exp;
     const Vec<F> centre;
     const int64_t size, pitch;
-    F* const kept;                               // e of small planes, for the gradient
+    F* const kept;                              // e of small planes, for the gradient
     typename Lanes<F>::Word lanes[2 * kCount];  // all bits set, then none
 
   public:

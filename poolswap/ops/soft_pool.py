@@ -42,7 +42,7 @@ def soft_pool(
     """
     windows = (kernel_size, stride, padding, dilation, output_size)
     recorded = torch.is_grad_enabled()
-    if not is_eager(x, beta) or (recorded and beta.requires_grad):
+    if not is_eager(x) or type(beta) not in _PLAIN or (recorded and beta.requires_grad):
         _refuse_forward_mode(x, beta)
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
     if recorded and x.requires_grad:
@@ -61,15 +61,16 @@ def _refuse_forward_mode(*tensors: Tensor) -> None:
 _PLAIN = (Tensor, nn.Parameter)
 
 
-def is_eager(*tensors: Tensor) -> bool:
-    """Whether an operator on these would go straight to its implementation, past autograd at most.
+def is_eager(x: Tensor) -> bool:
+    """Whether an operator on x would go straight to its implementation, past autograd at most.
 
     Then it may be called without the dispatcher, whose registrations in Python cost more than a small pool. A compiler,
     a tracer, a dispatch mode, a functorch transform, forward-mode AD or a subclass of Tensor wants to see the operator.
     """
     return (
         not torch.compiler.is_compiling()
-        and all(type(tensor) in _PLAIN and not tensor.is_neg() for tensor in tensors)
+        and type(x) in _PLAIN
+        and not x.is_neg()
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
@@ -90,7 +91,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, beta = ctx.saved_tensors
-        eager = is_eager(grad, x) and not torch.is_grad_enabled()
+        eager = not torch.is_grad_enabled() and is_eager(grad) and type(x) in _PLAIN
         backward = _backward if eager else torch.ops.poolswap.soft_pool_backward.default
         return backward(grad, x, y, beta, *ctx.windows), None, None
 
