@@ -157,7 +157,7 @@ POOLSWAP_ONCE bool channels_last_forward(const Problem& p, View<const F> x, View
                             for (int k = 0; k < group.kWindows; ++k) {
                                 Vec<F> mean = sums.each[k].moment / sums.each[k].sum;
                                 if (kCentred) mean += centre;
-                                store(pixel + k * row_pitch + v, mean);
+                                store_in_passing(pixel + k * row_pitch + v, mean);
                             }
                         };
                     });
