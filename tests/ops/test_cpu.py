@@ -145,6 +145,60 @@ def test_equals_the_float64_reference(
     check(case, x, grad, torch.tensor(beta, dtype=torch.float64))
 
 
+STEM, SAME, PAIRS = Geometry.make(2, 3, 2, 1), Geometry.make(2, 3, 1, 1), Geometry.make(2, 2, 2)
+
+
+@pytest.mark.parametrize("values", [moderate, hostile])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("geometry", "size"),
+    [
+        *((STEM, (23, width)) for width in (16, 24, 32, 34, 48, 56, 112, 37)),  # whole, half and overlapping vectors
+        *((SAME, size) for size in [(4, 4), (16, 1), (1, 16), (9, 7), (35, 35), (17, 33), (64, 64), (70, 65)]),
+        *((PAIRS, (18, width)) for width in (32, 47, 96)),
+        *((Geometry.make(2, size), size) for size in [(1, 5), (4, 4), (7, 7), (5, 13), (31, 33), (40, 40)]),
+    ],
+    ids=str,
+)
+def test_specialised_windows_at_the_edges_of_their_vectors(
+    geometry: Geometry, size: tuple[int, int], layout: str, dtype: torch.dtype, values: Callable[[Tensor], Tensor]
+) -> None:
+    for leading in [(1, 1), (1, 17), (3, 33)]:
+        case = Case(geometry, size, leading, layout)
+        check(case, *make(case, values, dtype), torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("exponent", [-120, -101, -99, 99, 101, 120])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("geometry", "size"),
+    [(STEM, (12, 32)), (SAME, (9, 9)), (PAIRS, (8, 32)), (Geometry.make(2, (7, 7)), (7, 7))],
+    ids=str,
+)
+def test_gradients_of_any_size(geometry: Geometry, size: tuple[int, int], layout: str, exponent: int) -> None:
+    """Beyond 2^+-100 a share of the gradient may overflow, or lose its last bits: such tiles go another way."""
+    case = Case(geometry, size, (2, 17), layout)
+    x, grad = make(case, moderate, torch.float32)
+    flat = grad.view(-1)
+    flat[::3] *= 2.0**exponent
+    flat[::7] = 0
+    check(case, x, grad, torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_gradients_that_are_not_finite_stay_so(value: float) -> None:
+    x = torch.randn(1, 16, 8, 32)
+    for geometry in (STEM, SAME, PAIRS, Geometry.make(2, (8, 32))):
+        case = Case(geometry, (8, 32), (1, 16))
+        grad = torch.zeros(1, 16, *case.windows[-1])
+        grad[0, 3, -1, -1] = value
+        with use_backend("cpu"):
+            dx = torch.ops.poolswap.soft_pool_backward(grad, x, x, torch.ones(()), *case.windows)
+        assert not bool(dx[0, 3].isfinite().all())
+        assert bool((dx[0, [2, 4]] == 0).all())
+
+
 @settings(max_examples=60, deadline=None)
 @given(cases(), st.floats(-(2.0**127), 2.0**127), st.floats(0, 2.0**127), st.sampled_from(BETAS))
 def test_finite_for_every_finite_input(case: Case, offset: float, spread: float, beta: float) -> None:
