@@ -163,6 +163,11 @@ def save_checkpoint(
     return manifest
 
 
+def read_manifest(path: Path | str) -> Manifest:
+    """What a checkpoint says of itself, without its weights. Raises InputError as `load_checkpoint` does."""
+    return _read(Path(path), weights=False)[0]
+
+
 def load_checkpoint(path: Path | str, *, trust_code: bool = False) -> tuple[nn.Module, Manifest]:
     """(model in eval mode, manifest): the architecture is built, swapped by the plan, and given the file's weights.
 
@@ -254,7 +259,7 @@ def _user_files(manifest: Manifest) -> list[str]:
     return [*named, *(name for name in manifest.plan.operators if split_reference(name) is not None)]
 
 
-def _read(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+def _read(path: Path, *, weights: bool = True) -> tuple[Manifest, dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"there is no file {path}", "make one with poolswap convert MODEL --layers all")
     _check_header(path)
@@ -267,7 +272,8 @@ def _read(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
                     "give it to convert: poolswap convert MODEL --checkpoint FILE",
                 )
             manifest = _manifest(metadata[_KEY], path)
-            return manifest, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            names = file.keys() if weights else ()
+            return manifest, {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise InputError(f"{path} is damaged: {error}", "copy or make it again") from None
 

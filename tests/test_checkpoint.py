@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import poolswap
-from poolswap.checkpoint import default_name, load_checkpoint, load_model, save_checkpoint, verify_checkpoint
+from poolswap.checkpoint import (
+    default_name,
+    load_checkpoint,
+    load_model,
+    read_manifest,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from poolswap.errors import InputError
 from poolswap.plan import make_plan
 from poolswap.sites import find_pools
@@ -52,6 +59,13 @@ def test_the_model_is_rebuilt_from_the_file_alone(saved):
     assert torch.equal(again(x), model(x))
     assert (spec.reference, spec.num_classes, spec.input_size) == ("timm:resnet18d", 7, SIZE)
     assert path.name == "resnet18d-softpool.safetensors"
+
+
+def test_the_manifest_is_read_without_the_weights(saved, tmp_path):
+    _, path = saved
+    assert read_manifest(path) == load_checkpoint(path)[1]
+    with pytest.raises(InputError, match="there is no file"):
+        read_manifest(tmp_path / "missing.safetensors")
 
 
 def test_it_verifies_in_a_fresh_process(saved):

@@ -18,7 +18,7 @@ from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders,
 from poolswap.checkpoint import is_checkpoint_path, load_model, versions
 from poolswap.drift import measure_drift
 from poolswap.errors import InputError
-from poolswap.inputs import evaluating, floating_tensor
+from poolswap.inputs import floating_tensor
 from poolswap.models import ModelSpec
 from poolswap.ops.backend import current
 from poolswap.plan import Plan, make_plan
@@ -44,14 +44,15 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     del stock
     _adapt(trial, model, data, plan, spec, folder)
     _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
-    measured = evaluate(model, images, shift=_SHIFT)
+    correct: list[bool] = []
+    measured = evaluate(model, images, shift=_SHIFT, answers=lambda right: correct.extend(right.tolist()))
     return Result(
         top1=measured.top1,
         top5=measured.top5,
         loss=measured.loss,
         shift_consistency=measured.shift_consistency,
         images=measured.images,
-        correct=_correct(model, images),
+        correct=pack(correct),
         latency=costs.latency,
         control_latency=control_costs.latency,
         memory=costs.memory,
@@ -122,18 +123,7 @@ def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSp
         finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, device=place)
 
 
-def _correct(model: nn.Module, images: Any) -> str:
-    """One bit an image, in the loader's order, so that two models can be compared image by image."""
-    like = floating_tensor(model)
-    bits: list[bool] = []
-    with evaluating(model), torch.inference_mode():
-        for x, target in images:
-            hits = model(x.to(like.device, like.dtype) if like is not None else x).argmax(1).cpu() == target.cpu()
-            bits += hits.tolist()
-    return pack(bits)
-
-
 def pack(bits: list[bool]) -> str:
-    """Bits as hexadecimal, the first one the highest of the first digit."""
+    """One bit an image, in the loader's order, as hexadecimal; the first one is the highest of the first digit."""
     text = "".join("1" if bit else "0" for bit in bits)
     return "".join(f"{int(text[i : i + 4].ljust(4, '0'), 2):x}" for i in range(0, len(text), 4))

@@ -49,12 +49,14 @@ def evaluate(
     device: torch.device | str | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
     advance: Callable[[int], None] = lambda steps: None,
+    answers: Callable[[Tensor], None] = lambda right: None,
 ) -> Evaluation:
     """Run the model in eval mode over batches of (images, targets).
 
     `shift` is in pixels; None or 0 leaves out that measure, which is half of the time. `device` moves the model there
-    first. `reduce` adds the sums of several processes. Raises InputError where there is no image or the classifier does
-    not fit the labels, CheckError where an output is not finite.
+    first. `reduce` adds the sums of several processes. `answers` is called after each batch with one bool an image:
+    whether its class is right. Raises InputError where there is no image or the classifier does not fit the labels,
+    CheckError where an output is not finite.
     """
     if device is not None:
         model.to(device)
@@ -73,7 +75,9 @@ def evaluate(
             seconds += time.perf_counter() - start
             width = check_classifier(logits, classes)
             moved = model(translate(images, shift)).argmax(1).cpu() if shift else None
-            sums += _sums(logits.cpu().float(), targets.cpu(), moved)
+            logits, targets = logits.cpu().float(), targets.cpu()
+            sums += _sums(logits, targets, moved)
+            answers(logits.argmax(1) == targets)
             advance(1)
     sums = reduce(sums)
     count, top1, top5, loss, unmoved, infinite = sums[:_COUNTS].tolist()

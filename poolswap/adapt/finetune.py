@@ -18,7 +18,7 @@ from poolswap.adapt.anneal import Annealing, betas_of, learn_betas
 from poolswap.adapt.data import Data, is_iterable
 from poolswap.adapt.engine import BEST, LAST, is_sharded, make_accelerator, prepare_folder, save_weights
 from poolswap.adapt.evaluate import check_classifier, evaluate
-from poolswap.adapt.loaders import loaders
+from poolswap.adapt.loaders import SEED_STRIDE, loaders
 from poolswap.adapt.parts import freeze, make_loss, make_mixup, make_optimizer, make_schedule
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import EpochRow, Progress, load_state, save_state
@@ -27,7 +27,6 @@ from poolswap.models import ModelSpec, create_model
 from poolswap.plan import Plan
 from poolswap.swap import swap_pools
 
-_STRIDE = 1_000_003
 _SEEDS = 2**32  # numpy's generator takes no more
 
 
@@ -116,7 +115,7 @@ def finetune(
         rest = (epoch + 1) * per_epoch * steps - step
         for images, targets in islice(train.batches(epoch, step - epoch * per_epoch * steps), rest):
             # Every step draws from a seed of its own: a resumed one draws the same, and no generator is saved.
-            random_seed(((recipe.seed * _STRIDE + step) * world + rank) % _SEEDS)
+            random_seed(((recipe.seed * SEED_STRIDE + step) * world + rank) % _SEEDS)
             annealing.set([inner, judged], progress.updates / total)
             schedule(progress.updates)
             images, targets = mix(images.to(accelerator.device), targets.to(accelerator.device))

@@ -20,7 +20,7 @@ OnBadImage = Literal["fatal", "skip", "count"]
 Batch = tuple[Tensor, Tensor]
 
 # An odd multiplier keeps the streams of neighbouring seeds, epochs and images apart.
-_STRIDE = 1_000_003
+SEED_STRIDE = 1_000_003
 
 
 class Loader:
@@ -105,7 +105,7 @@ class Loader:
             return
         try:
             yield from DataLoader(
-                _Readable(self.dataset, self.seed * _STRIDE + epoch),
+                _Readable(self.dataset, self.seed * SEED_STRIDE + epoch),
                 batch_sampler=_Order(self, epoch, start),
                 num_workers=self.workers,
                 collate_fn=_collate,
@@ -149,7 +149,7 @@ class _Order(Sampler[list[int]]):
         loader = self.loader
         order = torch.arange(len(loader.dataset))
         if loader.train:
-            generator = torch.Generator().manual_seed(loader.seed * _STRIDE + self.epoch)
+            generator = torch.Generator().manual_seed(loader.seed * SEED_STRIDE + self.epoch)
             order = torch.randperm(len(loader.dataset), generator=generator)
         for number in range(self.start, len(loader)):
             batch = order[number * loader.batch_size : (number + 1) * loader.batch_size]
@@ -165,7 +165,7 @@ class _Readable(Dataset[Any]):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, index: int) -> Any:
-        state, own = random.getstate(), self.seed * _STRIDE + index
+        state, own = random.getstate(), self.seed * SEED_STRIDE + index
         random.seed(own)
         try:
             with torch.random.fork_rng(devices=[]):

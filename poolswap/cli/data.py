@@ -63,16 +63,17 @@ def load_all(
     `fit_classes` gives a new model as many classes as the data has; `options` are those of `poolswap.cli.options.load`.
     """
     from poolswap.adapt import load_data
-    from poolswap.checkpoint import is_checkpoint_path, load_checkpoint
+    from poolswap.checkpoint import is_checkpoint_path, read_manifest
     from poolswap.plan import Plan
 
     place: dict[str, Any] = {"root": root, "download": download}
     if fit_classes and options.get("num_classes") is None and not is_checkpoint_path(model):
         options["num_classes"] = load_data(data, **place).num_classes
     net, spec = load(model, trust_code=trust_code, **options)
-    plan = Plan(model=spec.reference, input_size=spec.input_size)
     if is_checkpoint_path(model):
-        plan = load_checkpoint(model, trust_code=trust_code)[1].plan
+        plan = read_manifest(model).plan
+    else:
+        plan = Plan(model=spec.reference, input_size=spec.input_size)
     images = load_data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes, **place)
     return net, spec, plan, images
 

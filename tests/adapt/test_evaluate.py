@@ -43,6 +43,12 @@ def test_metrics_by_hand():
     assert found.ece == pytest.approx(sum(abs(c - h) for c, h in zip(confidence, hits, strict=True)) / 4, rel=1e-6)
 
 
+def test_answers_come_an_image_at_a_time():
+    right = []
+    evaluate(Table(), batches(), answers=lambda batch: right.extend(batch.tolist()))
+    assert right == [True, True, False, True]
+
+
 def test_top5_counts_the_five_largest():
     logits = torch.arange(7.0).repeat(2, 1)
     found = evaluate(Table(logits), batches(logits, torch.tensor([2, 1])), shift=None)
