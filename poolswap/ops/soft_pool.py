@@ -46,7 +46,7 @@ def soft_pool(
         _refuse_forward_mode(x, beta)
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
     if recorded and x.requires_grad:
-        return _Eager.apply(x, beta, windows)  # type: ignore[no-any-return]
+        return SoftPoolFunction.apply(x, beta, windows)  # type: ignore[no-any-return]
     return _forward(x, beta, *windows)
 
 
@@ -65,12 +65,13 @@ def is_eager(x: Tensor) -> bool:
     """Whether an operator on x would go straight to its implementation, past autograd at most.
 
     Then it may be called without the dispatcher, whose registrations in Python cost more than a small pool. A compiler,
-    a tracer, a dispatch mode, a functorch transform, forward-mode AD or a subclass of Tensor wants to see the operator.
+    a tracer, a dispatch mode, a functorch transform, forward-mode AD or a subclass of Tensor wants to see the operator;
+    meta tensors and lazy negatives are the dispatcher's to resolve.
     """
     return (
         not torch.compiler.is_compiling()
         and type(x) in _PLAIN
-        and not x.is_neg()
+        and not (x.is_neg() or x.is_meta)
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
@@ -78,7 +79,7 @@ def is_eager(x: Tensor) -> bool:
     )
 
 
-class _Eager(torch.autograd.Function):
+class SoftPoolFunction(torch.autograd.Function):
     """The operator with a gradient for x, without the dispatcher."""
 
     @staticmethod

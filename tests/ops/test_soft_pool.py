@@ -123,6 +123,12 @@ def test_views_that_are_negated_lazily_are_read_as_what_they_mean() -> None:
     assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.resolve_neg().clone(), beta(), *WINDOWS))
 
 
+def test_meta_tensors_need_no_implementation() -> None:
+    x = sample(channels_last=True)
+    y, meta = soft_pool(x, beta(), *WINDOWS), soft_pool(x.detach().to("meta").requires_grad_(), beta(), *WINDOWS)
+    assert (meta.device.type, meta.shape, meta.stride()) == ("meta", y.shape, y.stride())
+
+
 def test_a_frozen_input_leaves_nothing_to_record() -> None:
     assert soft_pool(sample(grad=False), beta(), *WINDOWS).grad_fn is None
     with torch.inference_mode():
