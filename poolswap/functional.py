@@ -30,7 +30,7 @@ def soft_pool1d(
     beta: Beta = 1.0,
 ) -> Tensor:
     """SoftPool of (N, C, L) or (C, L); see `soft_pool2d`."""
-    return soft_pool_windows(x, _geometry(x, 1, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return _pool(x, 1, kernel_size, stride, padding, dilation, ceil_mode, beta)
 
 
 def soft_pool2d(
@@ -52,7 +52,7 @@ def soft_pool2d(
 
     Raises ValueError for a geometry that torch refuses or an input of another rank, TypeError for an integer input.
     """
-    return soft_pool_windows(x, _geometry(x, 2, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return _pool(x, 2, kernel_size, stride, padding, dilation, ceil_mode, beta)
 
 
 def soft_pool3d(
@@ -66,23 +66,12 @@ def soft_pool3d(
     beta: Beta = 1.0,
 ) -> Tensor:
     """SoftPool of (N, C, T, H, W) or (C, T, H, W); see `soft_pool2d`."""
-    return soft_pool_windows(x, _geometry(x, 3, kernel_size, stride, padding, dilation, ceil_mode), beta)
+    return _pool(x, 3, kernel_size, stride, padding, dilation, ceil_mode, beta)
 
 
 def soft_pool_windows(x: Tensor, geometry: Geometry, beta: Beta = 1.0) -> Tensor:
     """SoftPool of x (N, C, *spatial) or (C, *spatial) over the windows of `geometry`."""
-    check_input(x, geometry.dims)
-    place = _place if is_eager(x) else Geometry.place
-    padding, output_size = place(geometry, x.shape[-geometry.dims :])
-    return soft_pool(
-        x,
-        _as_tensor(beta, x),
-        geometry.kernel_size,
-        geometry.stride,
-        padding,
-        geometry.dilation,
-        output_size,
-    )
+    return _pool_windows(x, geometry, beta, is_eager(x))
 
 
 def adaptive_soft_pool(x: Tensor, output_size: Sequence[int | None], beta: Beta = 1.0) -> Tensor:
@@ -114,9 +103,38 @@ _place = lru_cache(maxsize=1024)(Geometry.place)
 _make = lru_cache(maxsize=1024)(Geometry.make)
 
 
-def _geometry(x: Tensor, dims: int, *windows: Size | bool | None) -> Geometry:
-    kept = is_eager(x) and all(value is None or isinstance(value, int | tuple) for value in windows)
-    return (_make if kept else Geometry.make)(dims, *windows)  # type: ignore[arg-type]
+def _pool(
+    x: Tensor,
+    dims: int,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    dilation: Size,
+    ceil_mode: bool,
+    beta: Beta,
+) -> Tensor:
+    eager = is_eager(x)
+    sizes = (kernel_size, stride, padding, dilation)
+    kept = eager and all(size is None or isinstance(size, int | tuple) for size in sizes)
+    make = _make if kept else Geometry.make
+    return _pool_windows(x, make(dims, kernel_size, stride, padding, dilation, ceil_mode), beta, eager)
+
+
+def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Tensor:
+    check_input(x, geometry.dims)
+    place = _place if eager else Geometry.place
+    padding, output_size = place(geometry, x.shape[-geometry.dims :])
+    if eager and not isinstance(beta, Tensor):
+        beta = _constant(beta, x.device)
+    return soft_pool(
+        x,
+        _as_tensor(beta, x),
+        geometry.kernel_size,
+        geometry.stride,
+        padding,
+        geometry.dilation,
+        output_size,
+    )
 
 
 @lru_cache(maxsize=64)
@@ -148,8 +166,4 @@ def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:
 
 
 def _as_tensor(beta: Beta, x: Tensor) -> Tensor:
-    if isinstance(beta, Tensor):
-        return beta
-    if is_eager(x):
-        return _constant(beta, x.device)
-    return torch.full((), beta, dtype=torch.float64, device=x.device)
+    return beta if isinstance(beta, Tensor) else torch.full((), beta, dtype=torch.float64, device=x.device)

@@ -67,15 +67,15 @@ class ChannelsLastGradient {
 
     void finish(int64_t row, const Range& covering, F* dx) const {
         if (covering.size() == 1)
-            finish_row<1>(row, share_row(covering.begin), share_row(covering.begin), dx);
+            finish_row<1>(row, {share_row(covering.begin)}, dx);
         else if (covering.size() == 2)
-            finish_row<2>(row, share_row(covering.begin), share_row(covering.begin + 1), dx);
+            finish_row<2>(row, {share_row(covering.begin), share_row(covering.begin + 1)}, dx);
         else
-            finish_row<1>(row, add_rows(covering), total, dx);
+            finish_row<1>(row, {add_rows(covering)}, dx);
     }
 
     template <int kRows>
-    POOLSWAP_INLINE void finish_row(int64_t row, const Sums<F>* first, const Sums<F>* second, F* dx) const {
+    POOLSWAP_INLINE void finish_row(int64_t row, const Sums<F>* const (&rows)[kRows], F* dx) const {
         const F *const x = ring.x.at(ring.plane, 0, row), *const e = ring.kept_row(row);
         const Axis w = p.w;
         const int64_t channels = p.channels;
@@ -83,40 +83,41 @@ class ChannelsLastGradient {
         for (int64_t column = 0; column < w.in; ++column) {
             while (windows.begin < w.out && w.first(windows.begin) + w.kernel <= column) ++windows.begin;
             while (windows.end < w.out && w.first(windows.end) <= column) ++windows.end;
-            const Sums<F>* const from[2] = {first + windows.begin * pitch, second + windows.begin * pitch};
+            const Sums<F>* from[kRows];
+            for (int r = 0; r < kRows; ++r) from[r] = rows[r] + windows.begin * pitch;
             const int64_t at = column * channels;
             switch (windows.size()) {
                 case 0:
                     set_all(dx + column * p.channels, F(0), p.channels);
                     break;
                 case 1:
-                    finish_pixel<1, kRows>(1, from, x + at, e + at, dx + at);
+                    finish_pixel<1>(1, from, x + at, e + at, dx + at);
                     break;
                 case 2:
-                    finish_pixel<2, kRows>(2, from, x + at, e + at, dx + at);
+                    finish_pixel<2>(2, from, x + at, e + at, dx + at);
                     break;
                 case 3:
-                    finish_pixel<3, kRows>(3, from, x + at, e + at, dx + at);
+                    finish_pixel<3>(3, from, x + at, e + at, dx + at);
                     break;
                 default:
-                    finish_pixel<-1, kRows>(windows.size(), from, x + at, e + at, dx + at);
+                    finish_pixel<-1>(windows.size(), from, x + at, e + at, dx + at);
             }
         }
     }
 
     template <int kWindows, int kRows>
-    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* const* from, const F* x, const F* e, F* dx) const {
+    POOLSWAP_INLINE void finish_pixel(int64_t count_, const Sums<F>* const (&from_)[kRows], const F* x, const F* e,
+                                      F* dx) const {
         const int64_t count = kWindows < 0 ? count_ : kWindows, step = pitch;
-        const Sums<F>*const first = from[0], *const second = from[1];
+        const Sums<F>* from[kRows];
+        for (int r = 0; r < kRows; ++r) from[r] = from_[r];
         const Vec<F> centre = ring.centre;
         const F slope = beta;
         pieces<F>(p.channels, [=](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Sums<F> all{};
 #pragma GCC unroll 4
-            for (int64_t k = 0; k < count; ++k) {
-                all.add(first[k * step + piece]);
-                if (kRows == 2) all.add(second[k * step + piece]);
-            }
+            for (int64_t k = 0; k < count; ++k)
+                for (int r = 0; r < kRows; ++r) all.add(from[r][k * step + piece]);
             Vec<F> x_ = load(x + v);
             if (kCentred) x_ -= centre;
             store_in_passing(dx + v, load(e + v) * ((x_ * all.sum - all.moment) * slope + all.sum));

@@ -31,6 +31,7 @@ struct Sums {
         sum += other.sum;
         moment += other.moment;
     }
+    POOLSWAP_INLINE Sums masked_by(Bits<F> mask) const { return {masked<F>(sum, mask), masked<F>(moment, mask)}; }
 };
 
 // The rows of one window row in local variables, as the compiler needs them to keep them in registers.

@@ -28,9 +28,8 @@ struct GradientWitness {
     }
 };
 
-// Walks down a tile's planes: share(plane, h) for every window row, and
-// finish(plane, row, the window rows that hold it) for every completed input row. False after the first plane for which
-// safe() is.
+// Walks down a tile's planes: share(plane, h) for every window row, and finish(plane, row, the window rows that hold
+// it) for every completed input row. False after the first plane for which safe() is.
 template <class Start, class Share, class Finish, class Safe>
 POOLSWAP_INLINE bool walk_gradient(const Problem& p, const Tile& outputs, const Tile& own, Start&& start, Share&& share,
                                    Finish&& finish, Safe&& safe) {

@@ -22,12 +22,6 @@ template <bool kCentred, class F, int kRange>
 class PlanarSame {
     static constexpr int kCount = Lanes<F>::kCount;
 
-    struct Pair {
-        Vec<F> a, b;
-
-        POOLSWAP_INLINE Pair masked_by(Bits<F> mask) const { return {masked<F>(a, mask), masked<F>(b, mask)}; }
-    };
-
     // Numbers per element, with zeros around them for what lies beyond the plane.
     struct Run {
         F *a, *b;
@@ -55,15 +49,10 @@ class PlanarSame {
     F* const kept;                // e
     Bits<F> part;                 // the lanes of the last, incomplete vector
 
-    // Elements i.. of `from`. Where the plane ends before the vector, others of the plane stand in for those behind.
+    // Elements i.. of `from`.
     template <class Whole>
     POOLSWAP_INLINE Vec<F> elements(const F* from, int64_t i, Whole) const {
-        if constexpr (Whole()()) return load_in_passing(from + i);
-        F twice[2 * kCount];
-        const Vec<F> last = load(from + size - kCount);
-        store(twice, last);
-        store(twice + kCount, last);
-        return load(twice + (i + kCount - size));
+        return Whole()() ? load_in_passing(from + i) : load_rest(from + i, size - i);
     }
 
     // Puts each(i, whether the vector is whole) of the elements i.. and of their neighbours in the row into `sums`.
@@ -73,13 +62,17 @@ class PlanarSame {
         const F *const has_left = left, *const has_right = right;
         const int64_t step = kCount % width, row = width;
         int64_t column = 0;
-        Pair before{}, here = each(0, std::true_type{});
-        const auto finish = [&](int64_t i, Pair next) POOLSWAP_LAMBDA {
+        Sums<F> before{}, here = each(0, std::true_type{});
+        const auto finish = [&](int64_t i, Sums<F> next) POOLSWAP_LAMBDA {
             const Bits<F> goes_left = (Bits<F>)load(has_left + column), goes_right = (Bits<F>)load(has_right + column);
-            const Pair l = Pair{shifted_in<F>(before.a, here.a), shifted_in<F>(before.b, here.b)}.masked_by(goes_left);
-            const Pair r = Pair{shifted_out<F>(here.a, next.a), shifted_out<F>(here.b, next.b)}.masked_by(goes_right);
-            store(to.a + i, here.a + l.a + r.a);
-            store(to.b + i, here.b + l.b + r.b);
+            const Sums<F> l =
+                Sums<F>{shifted_in<F>(before.sum, here.sum), shifted_in<F>(before.moment, here.moment)}.masked_by(
+                    goes_left);
+            const Sums<F> r =
+                Sums<F>{shifted_out<F>(here.sum, next.sum), shifted_out<F>(here.moment, next.moment)}.masked_by(
+                    goes_right);
+            store(to.a + i, here.sum + l.sum + r.sum);
+            store(to.b + i, here.moment + l.moment + r.moment);
             before = here;
             here = next;
             column += step;
@@ -91,13 +84,13 @@ class PlanarSame {
             finish(i - kCount, each(i, std::false_type{}).masked_by(part));
             i += kCount;
         }
-        finish(i - kCount, Pair{});
+        finish(i - kCount, Sums<F>{});
         store(to.a + size, Vec<F>{});
         store(to.b + size, Vec<F>{});
     }
 
     // `sums` of the three rows around the elements i..
-    POOLSWAP_INLINE Pair add_rows(const Run& sums, int64_t i) const {
+    POOLSWAP_INLINE Sums<F> add_rows(const Run& sums, int64_t i) const {
         const F *const a = sums.a + i, *const b = sums.b + i;
         const int64_t row = width;
         return {load(a - row) + load(a) + load(a + row), load(b - row) + load(b) + load(b + row)};
@@ -113,7 +106,7 @@ class PlanarSame {
             const Vec<F> e = own(x_);
             if (kCentred) x_ -= middle;
             if (kKeep) store(keep + i, e);
-            return Pair{e, e * x_};
+            return Sums<F>{e, e * x_};
         });
         exp.witness = own.witness;
     }
@@ -140,8 +133,8 @@ class PlanarSame {
         weigh<false>(x);
         const Vec<F> middle = centre;
         strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
-            const Pair sums = add_rows(weights, i);
-            Vec<F> mean = sums.b / sums.a;
+            const Sums<F> sums = add_rows(weights, i);
+            Vec<F> mean = sums.moment / sums.sum;
             if (kCentred) mean += middle;
             store(y + i, mean);
         });
@@ -154,16 +147,16 @@ class PlanarSame {
         const F* const keep = kept;
         const Vec<F> middle = centre;
         add_along_rows(shares, [&](int64_t i, auto whole) POOLSWAP_LAMBDA {
-            const Pair sums = add_rows(weights, i);
-            const Vec<F> grad = elements(g, i, whole), inverse = F(1) / sums.a, share = grad * inverse;
+            const Sums<F> sums = add_rows(weights, i);
+            const Vec<F> grad = elements(g, i, whole), inverse = F(1) / sums.sum, share = grad * inverse;
             witness.add(grad);
-            return Pair{share, share * (sums.b * inverse)};
+            return Sums<F>{share, share * (sums.moment * inverse)};
         });
         strips<F>(size, [&](int64_t i) POOLSWAP_LAMBDA {
-            const Pair all = add_rows(shares, i);
+            const Sums<F> all = add_rows(shares, i);
             Vec<F> x_ = load(x + i);
             if (kCentred) x_ -= middle;
-            store_in_passing(dx + i, load(keep + i) * ((x_ * all.a - all.b) * beta + all.a));
+            store_in_passing(dx + i, load(keep + i) * ((x_ * all.sum - all.moment) * beta + all.sum));
         });
         return witness.safe();
     }

@@ -93,6 +93,14 @@ POOLSWAP_INLINE void store_in_passing(F* to, Vec<F> value) {
     store(to, value);
 }
 
+// The last `rest` elements of a run, fewer than a vector has; the very last one is repeated.
+template <class F>
+Vec<F> load_rest(const F* from, int64_t rest) {
+    F last[Lanes<F>::kCount];
+    for (int k = 0; k < Lanes<F>::kCount; ++k) last[k] = from[k < rest ? k : rest - 1];
+    return load(last);
+}
+
 template <class F>
 POOLSWAP_INLINE Vec<F> fill(F value) {
     return value - Vec<F>{};

@@ -101,7 +101,7 @@ class WholePlanes {
                 m = long_moment.sum;
             }
             if (i < end) {
-                weigh(i, i + kCount <= count ? load(from + i) : last_elements(from + i, count - i));
+                weigh(i, i + kCount <= count ? load(from + i) : load_rest(from + i, count - i));
                 const Bits<F> mask = below(end - i);
                 s += masked<F>(e, mask);
                 m += masked<F>(moment_, mask);
@@ -133,12 +133,6 @@ class WholePlanes {
     // The lanes before this one.
     POOLSWAP_INLINE Bits<F> below(int64_t lane) const {
         return (Bits<F>)load(reinterpret_cast<const F*>(lanes) + kCount - lane);
-    }
-    // `rest` elements, of which the last one is repeated.
-    static Vec<F> last_elements(const F* from, int64_t rest) {
-        F last[kCount];
-        for (int k = 0; k < kCount; ++k) last[k] = from[least(k, rest - 1)];
-        return load(last);
     }
 };
 

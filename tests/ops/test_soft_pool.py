@@ -123,6 +123,14 @@ def test_views_that_are_negated_lazily_are_read_as_what_they_mean() -> None:
     assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.resolve_neg().clone(), beta(), *WINDOWS))
 
 
+def test_a_number_first_seen_in_inference_mode_serves_training_too() -> None:
+    with torch.inference_mode():
+        soft_pool2d(sample(grad=False), 2, beta=0.8125)
+    x = sample()
+    soft_pool2d(x, 2, beta=0.8125).sum().backward()
+    assert x.grad is not None
+
+
 def test_meta_tensors_need_no_implementation() -> None:
     x = sample(channels_last=True)
     y, meta = soft_pool(x, beta(), *WINDOWS), soft_pool(x.detach().to("meta").requires_grad_(), beta(), *WINDOWS)
