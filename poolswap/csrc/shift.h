@@ -31,7 +31,8 @@ struct Shift {
     bool centre_on(double low, double high, int range, bool always) {
         const double size = slope < 0 ? -double(slope) : double(slope), half = high / 2 - low / 2;
         const double middle = low / 2 + high / 2, shift = __builtin_rint(middle * slope);
-        if (!(size <= 0x1p33 && half < 0x1p60 && half * size < range - 2 && __builtin_fabs(shift) < 0x1p21))
+        if (!(size <= 0x1p33 && half < 0x1p60 && half * size < range - 2 &&
+              __builtin_fabs(shift) < SharedExp<F, 1>::kFarthest))
             return false;
         c = F(shift);
         centre = always || __builtin_fabs(middle) > 2 * half ? F(middle) : F(0);

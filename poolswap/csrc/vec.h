@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #ifndef POOLSWAP_ISA
 #error "compile with -DPOOLSWAP_ISA=name: the variants of this code must not share symbols"
@@ -187,7 +190,11 @@ POOLSWAP_INLINE Vec<F> interleaved_high(Vec<F> a, Vec<F> b) {
     return interleaved_<F, Lanes<F>::kCount / 2>(a, b, EachLane<F>{});
 }
 
-constexpr double inverse_power(int exponent) { return exponent == 0 ? 1.0 : 0.5 * inverse_power(exponent - 1); }
+constexpr double inverse_power(int exponent) {
+    double power = 1;
+    for (int i = 0; i < exponent; ++i) power /= 2;
+    return power;
+}
 
 // 2^f for f in [-0.5, 0.5], times 2^(low bits of `shift` - kBias): minimax polynomials, scaled so that p(0) = 1.
 template <int kBias>
@@ -225,25 +232,67 @@ POOLSWAP_INLINE Vec<F> exp2_of(Vec<F> z) {
     return scaled_exp2<0>(z - (t - Lanes<F>::kMagic), t);
 }
 
-// 2^(slope x - c) without a look at the window's maximum. With n = round(slope x - c), every t = MAGIC + kRange + n.
-// `witness` gathers the bits in which t differs from MAGIC. As long as they stay below 2 kRange, every n lies in
-// [-kRange, kRange), so no sum over a window overflows or drops its small terms. NaN and infinities leave the range.
+// The same over kSteps to a power of two: for f in [-0.5, 0.5], 2^(f / kSteps) times 2^(low bits of `shift` / kSteps -
+// kBias).
+template <class F, int kBias>
+struct SteppedExp2 {
+    static constexpr int kSteps = 1;
+
+    POOLSWAP_INLINE Vec<F> operator()(Vec<F> f, Vec<F> shift) const { return scaled_exp2<kBias>(f, shift); }
+};
+
+#if defined(__AVX512F__)
+// The multiply-adds of a polynomial are what the fast tiles wait for most. Where two registers can be a table of the
+// powers between 1 and 2, and one instruction looks all lanes up, the polynomial has degree 2 instead of 5.
+template <int kBias>
+struct SteppedExp2<float, kBias> {
+    static constexpr int kSteps = 32, kIndexBits = 5, kMantissa = Lanes<float>::kMantissa;
+    Bits<float> low, high;  // 2^(i / 32 - kBias), less the i that `shift` brings along in the bits below its exponent
+
+    POOLSWAP_INLINE SteppedExp2() {
+        constexpr int kCount = Lanes<float>::kCount;
+        const Bits<float> lane = (Bits<float>)lane_index<float>();
+        double power = inverse_power(kBias);
+        for (int i = 0; i < kSteps; ++i, power *= 0x1.059b0d3158574p+0) {  // 2^(1 / 32)
+            const float rounded = float(power);
+            memcpy(reinterpret_cast<char*>(i < kCount ? &low : &high) + i % kCount * 4, &rounded, 4);
+        }
+        low -= lane << (kMantissa - kIndexBits);
+        high -= (lane + kCount) << (kMantissa - kIndexBits);
+    }
+
+    POOLSWAP_INLINE Vec<float> operator()(Vec<float> f, Vec<float> shift) const {
+        const auto power = (Bits<float>)_mm512_permutex2var_epi32((__m512i)low, (__m512i)shift, (__m512i)high);
+        const Vec<float> p = (f * 0.00023459619f + 0.021661167f) * f + 1.0f;
+        return p * (Vec<float>)(power + ((Bits<float>)shift << (kMantissa - kIndexBits)));
+    }
+};
+#endif
+
+// 2^(slope x - c) without a look at the window's maximum. With n = round(kSteps (slope x - c)), every
+// t = MAGIC + kReach + n. `witness` gathers the bits in which t differs from MAGIC. As long as they stay below
+// 2 kReach, every slope x - c lies within kRange, so no sum over a window overflows or drops its small terms. NaN and
+// infinities leave the range.
 template <class F, int kRange>
 struct SharedExp {
+    using Power = SteppedExp2<F, kRange>;
+    static constexpr int kReach = kRange * Power::kSteps;
+    static constexpr double kFarthest = 0x1p21 / Power::kSteps;  // |c| below it: MAGIC + kReach - kSteps c is exact
     Vec<F> slope, magic;
+    Power power;
     Bits<F> witness{};
 
-    // c is an integer below 2^21 in magnitude: MAGIC + kRange - c is exact.
+    // c is an integer.
     POOLSWAP_INLINE SharedExp(F slope_, F c)
-        : slope(fill<F>(slope_)), magic(fill<F>(Lanes<F>::kMagic + F(kRange) - c)) {}
+        : slope(fill<F>(slope_ * Power::kSteps)), magic(fill<F>(Lanes<F>::kMagic + F(kReach) - c * F(Power::kSteps))) {}
 
     POOLSWAP_INLINE Vec<F> operator()(Vec<F> x) {
         const Vec<F> t = x * slope + magic;
         witness |= (Bits<F>)t ^ Lanes<F>::kMagicBits;
-        return scaled_exp2<kRange>(x * slope - (t - magic), t);
+        return power(x * slope - (t - magic), t);
     }
 
-    POOLSWAP_INLINE bool safe() const { return !any<F>(witness & ~typename Lanes<F>::Word(2 * kRange - 1)); }
+    POOLSWAP_INLINE bool safe() const { return !any<F>(witness & ~typename Lanes<F>::Word(2 * kReach - 1)); }
 };
 
 }  // namespace poolswap::POOLSWAP_ISA

@@ -183,7 +183,7 @@ POOLSWAP_ONCE bool whole_planes_backward(const Problem& p, View<const F> x, View
 // channels_last images: pixels stream by, several at a time, and are added to the sums of all channels.
 template <bool kCentred, class F, int kRange>
 class WholeImages {
-    static constexpr int64_t kCount = Lanes<F>::kCount, kPixels = 8;
+    static constexpr int64_t kCount = Lanes<F>::kCount, kPixels = 8, kRun = 64;  // pixels; as in WholePlanes
     const int64_t channels, pixels, strip_count;
     SharedExp<F, kRange> exp;
     const Vec<F> centre;
@@ -191,26 +191,42 @@ class WholeImages {
 
     POOLSWAP_INLINE int64_t strip_start(int64_t strip) const { return least(strip * kCount, channels - kCount); }
 
-    template <int kAtOnce>
-    POOLSWAP_INLINE void add_pixels(const F* from) {
+    // `count` pixels, at most kPixels: those of one channel often share a set of the cache, which holds eight lines.
+    template <bool kFew>
+    POOLSWAP_INLINE void add_pixels(const F* from, int64_t count) {
         auto own = exp;
         const Vec<F> middle = centre;
         const int64_t row = channels;
         for (int64_t strip = 0; strip < strip_count; ++strip) {
-            const F* const at = from + strip_start(strip);
+            const F* at = from + strip_start(strip);
             Vec<F> s{}, m{};
-#pragma GCC unroll 8
-            for (int k = 0; k < kAtOnce; ++k) {
-                Vec<F> x_ = load(at + k * row);
+            for (int64_t k = 0; k < count; ++k, at += row) {
+                __builtin_prefetch(at + 4 * kCount);
+                Vec<F> x_ = load(at);
                 const Vec<F> e = own(x_);
                 if (kCentred) x_ -= middle;
                 s += e;
                 m += e * x_;
             }
-            sum[strip].add(s);
-            moment[strip].add(m);
+            if (kFew) {
+                sum[strip].sum += s;
+                moment[strip].sum += m;
+            } else {
+                sum[strip].add(s);
+                moment[strip].add(m);
+            }
         }
         exp.witness = own.witness;
+    }
+
+    template <bool kFew>
+    POOLSWAP_INLINE void add_all(const F* from) {
+        const int64_t groups = ceil_div(pixels, kPixels);
+        for (int64_t group = 0, begin = 0; group < groups; ++group) {
+            const int64_t end = (group + 1) * pixels / groups;
+            add_pixels<kFew>(from + begin * channels, end - begin);
+            begin = end;
+        }
     }
 
   public:
@@ -225,9 +241,10 @@ class WholeImages {
 
     POOLSWAP_INLINE void add_image(const F* from) {
         for (int64_t strip = 0; strip < strip_count; ++strip) sum[strip] = moment[strip] = {};
-        int64_t pixel = 0;
-        for (; pixel + kPixels <= pixels; pixel += kPixels) add_pixels<kPixels>(from + pixel * channels);
-        for (; pixel < pixels; ++pixel) add_pixels<1>(from + pixel * channels);
+        if (pixels <= kRun)
+            add_all<true>(from);
+        else
+            add_all<false>(from);
     }
 
     void means(F* y) const {
