@@ -1,8 +1,7 @@
 // Gradient tiles of channels_last images; see planar_backward.h for p, q and the formula.
 #pragma once
 
-#include "channels_last.h"
-#include "gradient.h"
+#include "channels_last_three.h"
 
 namespace poolswap::POOLSWAP_ISA {
 
@@ -19,12 +18,15 @@ class ChannelsLastGradient {
     const int64_t covers, pitch, width;  // window rows that share an input row; pieces of a pixel and of a row
     Sums<F>*const shares, *const total;  // p and q
     const F beta;
+    const ThreeRowGradient<1, kCentred, F> threes_by_one;
+    const ThreeRowGradient<2, kCentred, F> threes_by_two;
     GradientWitness<F> witness;
+    int64_t finished = 0;  // rows of the plane up to which dx is complete
 
     Sums<F>* share_row(int64_t h) const { return shares + h % covers * width; }
 
+    // p and q of window row h.
     void share_out(int64_t h, const F* g) {
-        ring.enter(0, h);
         Sums<F>* const to = share_row(h);
         ring.template with_group<true>([&](const auto group) POOLSWAP_LAMBDA {
             auto exp = ring.exp;
@@ -46,6 +48,26 @@ class ChannelsLastGradient {
             ring.exp.witness = exp.witness;
             witness = seen;
         });
+    }
+
+    // Whether window row h, just entered, is inside the plane, the rows that it completes are all this tile's own, and
+    // so are the window rows that hold them.
+    template <int kStride>
+    POOLSWAP_INLINE bool completes(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const Tile& outputs,
+                                   const Tile& own) const {
+        return sizeof(F) == 4 && p.h.kernel == 3 && p.h.stride == kStride && ring.count == 3 &&
+               ring.old == 3 - kStride && h - ring.old >= outputs.h.begin && p.h.first(h) >= own.h.begin &&
+               p.h.first(h + 1) <= own.h.end && threes.fits(p.w);
+    }
+
+    // p and q of window row h, and dx of the rows that it completes.
+    template <int kStride>
+    void complete(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const F* g, View<F> dx) {
+        ThreeRow<kStride, kCentred, F> line{{ring.rows, 0, 0}, {}, g, share_row(h), {}, beta};
+        for (int k = 0; k < kStride; ++k) line.dx[k] = dx.at(ring.plane, 0, p.h.first(h) + k);
+        for (int k = 0; k < 3 - kStride; ++k) line.above[k] = share_row(h - 1 - k);
+        threes.run(line, ring.exp, ring.centre, witness);
+        finished = p.h.first(h + 1);
     }
 
     // p and q added up over the window rows `covering`, three or more of them.
@@ -128,19 +150,33 @@ class ChannelsLastGradient {
     ChannelsLastGradient(const Problem& p_, const View<const F>& x, const Shift<F>& shift, Arena arena)
         : p(p_), ring(p_, x, shift, arena), carry(arena, p_), covers(cover_count(p_)),
           pitch(piece_count<F>(p_.channels)), width(p_.w.out * pitch), shares(arena.take<Sums<F>>(covers * width)),
-          total(arena.take<Sums<F>>(width)), beta(shift.beta) {}
+          total(arena.take<Sums<F>>(width)), beta(shift.beta), threes_by_one(p_, arena), threes_by_two(p_, arena) {}
 
     static int64_t cover_count(const Problem& p) { return ceil_div(p.h.kernel, p.h.stride); }
     static int64_t bytes(const Problem& p) {
-        return channels_last_forward_bytes<F>(p) +
+        return channels_last_forward_bytes<F>(p) + ThreeRowGradient<1, kCentred, F>::bytes(p) +
+               ThreeRowGradient<2, kCentred, F>::bytes(p) +
                2 * Arena::bytes<Sums<F>>(cover_count(p) * p.w.out * piece_count<F>(p.channels));
     }
 
     // Returns false, with dx unfinished, if a value makes this shift unsafe.
     POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
-        const auto start = [&](int64_t plane) { ring.start(plane); };
-        const auto share = [&](int64_t plane, int64_t h) { share_out(h, g.at(plane, 0, h)); };
+        const auto start = [&](int64_t plane) {
+            ring.start(plane);
+            finished = 0;
+        };
+        const auto share = [&](int64_t plane, int64_t h) {
+            const F* const grad = g.at(plane, 0, h);
+            ring.enter(0, h);
+            if (completes(threes_by_one, h, outputs, own))
+                complete(threes_by_one, h, grad, dx);
+            else if (completes(threes_by_two, h, outputs, own))
+                complete(threes_by_two, h, grad, dx);
+            else
+                share_out(h, grad);
+        };
         const auto end = [&](int64_t plane, int64_t row, const Range& covering) {
+            if (row < finished) return;
             F* const to = dx.at(plane, 0, row);
             if (covering.size() > 0)
                 finish(row, covering, to);

@@ -16,10 +16,11 @@ struct Row {
 
 // How many rows of a window have their e already, how many it has, and how many of the last ones must leave theirs
 // behind. -1: not known before run time (old, count), or all (keep). kWindows 2: of two windows, one a row below the
-// other.
-template <int kOld_, int kCount_, int kKeep_, int kWindows_ = 1>
+// other. kFetched: somebody else fetches what streams by.
+template <int kOld_, int kCount_, int kKeep_, int kWindows_ = 1, bool kFetched_ = false>
 struct RowShape {
     static constexpr int kOld = kOld_, kCount = kCount_, kKeep = kKeep_, kWindows = kWindows_;
+    static constexpr bool kFetched = kFetched_;
 };
 
 // Sums of e and of e x, or of p and q.
@@ -90,7 +91,7 @@ struct RowGroup {
     template <bool kCentred, bool kKnown, bool kKept, class Exp>
     POOLSWAP_INLINE static void add_row(const Row<F>& row, int64_t i, Exp& exp, Vec<F> centre, Vec<F>& sum,
                                         Vec<F>& moment) {
-        Vec<F> x = kKnown ? load(row.x + i) : load_in_passing(row.x + i), e;
+        Vec<F> x = kKnown || Shape::kFetched ? load(row.x + i) : load_in_passing(row.x + i), e;
         if constexpr (kKnown) {
             e = load(row.e + i);
         } else {
