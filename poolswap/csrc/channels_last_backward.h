@@ -62,11 +62,11 @@ class ChannelsLastGradient {
 
     // p and q of window row h, and dx of the rows that it completes.
     template <int kStride>
-    void complete(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const F* g, View<F> dx) {
+    void complete(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const F* g, View<F> dx, bool lines) {
         ThreeRow<kStride, kCentred, F> line{{ring.rows, 0, 0}, {}, g, share_row(h), {}, beta};
         for (int k = 0; k < kStride; ++k) line.dx[k] = dx.at(ring.plane, 0, p.h.first(h) + k);
         for (int k = 0; k < 3 - kStride; ++k) line.above[k] = share_row(h - 1 - k);
-        threes.run(line, ring.exp, ring.centre, witness);
+        threes.run(line, ring.exp, ring.centre, witness, lines);
         finished = p.h.first(h + 1);
     }
 
@@ -159,8 +159,10 @@ class ChannelsLastGradient {
                2 * Arena::bytes<Sums<F>>(cover_count(p) * p.w.out * piece_count<F>(p.channels));
     }
 
-    // Returns false, with dx unfinished, if a value makes this shift unsafe.
-    POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own) {
+    // Returns false, with dx unfinished, if a value makes this shift unsafe. `large`: dx is larger than the caches.
+    POOLSWAP_ONCE bool run(View<const F> g, View<F> dx, const Tile& outputs, const Tile& own, bool large) {
+        const bool lines =
+            large && p.channels % Lanes<F>::kCount == 0 && reinterpret_cast<uintptr_t>(dx.base) % 64 == 0;
         const auto start = [&](int64_t plane) {
             ring.start(plane);
             finished = 0;
@@ -169,9 +171,9 @@ class ChannelsLastGradient {
             const F* const grad = g.at(plane, 0, h);
             ring.enter(0, h);
             if (completes(threes_by_one, h, outputs, own))
-                complete(threes_by_one, h, grad, dx);
+                complete(threes_by_one, h, grad, dx, lines);
             else if (completes(threes_by_two, h, outputs, own))
-                complete(threes_by_two, h, grad, dx);
+                complete(threes_by_two, h, grad, dx, lines);
             else
                 share_out(h, grad);
         };
@@ -184,7 +186,9 @@ class ChannelsLastGradient {
                 set_all(to, F(0), p.w.in * p.channels);
         };
         const auto safe = [&] { return ring.exp.safe() && witness.safe(); };
-        return walk_gradient(p, outputs, own, start, share, end, safe);
+        const bool done = walk_gradient(p, outputs, own, start, share, end, safe);
+        if (lines) finish_lines();
+        return done;
     }
 };
 

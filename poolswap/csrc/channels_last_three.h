@@ -41,7 +41,7 @@ struct ThreeRow {
     F beta;
 
     // dx of the columns that no window after this one holds; its first column starts at `at`, or outside.
-    template <bool kFirst>
+    template <bool kFirst, bool kLines>
     POOLSWAP_INLINE void complete(Passed<kStride, F>& passed, int64_t at, int64_t share_at, int64_t column,
                                   Vec<F> centre) const {
         Sums<F>(&open)[2] = passed.open;
@@ -49,27 +49,31 @@ struct ThreeRow {
 #pragma GCC unroll 2
         for (int k = 0; k < kShared; ++k) down.add(above[k][share_at]);
         if constexpr (kStride == 1) {
-            if (kFirst) finish<0>(at, centre, down, open[0], open[1]);
+            if (kFirst) finish<0, kLines>(at, centre, down, open[0], open[1]);
             open[0] = open[1];
             open[1] = down;
         } else {
             if (kFirst) {
-                finish<0>(at, centre, down, open[0]);
-                finish<1>(at, centre, passed.own, open[1]);
+                finish<0, kLines>(at, centre, down, open[0]);
+                finish<1, kLines>(at, centre, passed.own, open[1]);
             }
-            finish<0>(at + column, centre, down);
-            finish<1>(at + column, centre, passed.own);
+            finish<0, kLines>(at + column, centre, down);
+            finish<1, kLines>(at + column, centre, passed.own);
             open[0] = down;
             open[1] = passed.own;
         }
     }
 
-    template <int kRow, class... More>
+    template <int kRow, bool kLines = false, class... More>
     POOLSWAP_INLINE void finish(int64_t at, Vec<F> centre, Sums<F> all, const More&... more) const {
         (all.add(more), ...);
         Vec<F> x = load(rows.rows[kRow].x + at);
         if (kCentred) x -= centre;
-        store(dx[kRow] + at, load(rows.rows[kRow].e + at) * ((x * all.sum - all.moment) * beta + all.sum));
+        const Vec<F> value = load(rows.rows[kRow].e + at) * ((x * all.sum - all.moment) * beta + all.sum);
+        if (kLines)
+            store_line(dx[kRow] + at, value);
+        else
+            store(dx[kRow] + at, value);
     }
 };
 
@@ -96,8 +100,9 @@ class ThreeRowGradient {
                w.first(w.out - 1) + 1 < w.in;
     }
 
+    // dx is written by whole lines of the cache if `lines`.
     template <class Exp>
-    POOLSWAP_INLINE void run(const Line& line, Exp& exp, Vec<F> centre, GradientWitness<F>& witness) const {
+    POOLSWAP_INLINE void run(const Line& line, Exp& exp, Vec<F> centre, GradientWitness<F>& witness, bool lines) const {
         begin(line, exp, centre);
         windows<kNone, true>(line, {0, 1}, exp, centre, witness);
         if (w.first(0) < 0)
@@ -105,8 +110,13 @@ class ThreeRowGradient {
         else
             windows<kWhole, true>(line, {1, 2}, exp, centre, witness);
         const int64_t stop = w.first(w.out - 1) + 2 < w.in ? w.out : w.out - 1;
-        for (int64_t j = 2; j < stop; j += kBlock)
-            windows<kWhole, true>(line, {j, least(stop, j + kBlock)}, exp, centre, witness);
+        for (int64_t j = 2; j < stop; j += kBlock) {
+            const Range range{j, least(stop, j + kBlock)};
+            if (kWritesLines && lines)
+                windows<kWhole, true, kWritesLines>(line, range, exp, centre, witness);
+            else
+                windows<kWhole, true>(line, range, exp, centre, witness);
+        }
         if (stop < w.out) windows<kWhole, false>(line, {stop, w.out}, exp, centre, witness);
         end(line, centre);
     }
@@ -128,7 +138,7 @@ class ThreeRowGradient {
 
     // p and q of some windows, the last one without its last column if not kLast, and dx of what those before them
     // complete.
-    template <Before kBefore, bool kLast, class Exp>
+    template <Before kBefore, bool kLast, bool kLines = false, class Exp>
     POOLSWAP_INLINE void windows(const Line& line_, Range range, Exp& exp_, Vec<F> centre,
                                  GradientWitness<F>& witness_) const {
         constexpr int kNew = kLast ? kStride : kStride - 1;
@@ -148,10 +158,10 @@ class ThreeRowGradient {
             for (int64_t j = range.begin; j < range.end; ++j) {
                 g_ahead.step();
                 x_ahead.step();
-                dx_ahead.step();
-                if (kStride == 2) {
-                    last_x_ahead.step();
-                    last_dx_ahead.step();
+                if (kStride == 2) last_x_ahead.step();
+                if (!kLines) {
+                    dx_ahead.step();
+                    if (kStride == 2) last_dx_ahead.step();
                 }
                 Sums<F> total = now.columns[0], fresh[kStride]{};
                 if constexpr (kShared == 2) total.add(now.columns[1]);
@@ -166,7 +176,8 @@ class ThreeRowGradient {
                 // The division takes its time: meanwhile, the window before.
                 const Vec<F> grad = load(g), inverse = F(1) / total.sum;
                 if constexpr (kBefore != kNone)
-                    line.template complete<kBefore == kWhole>(now, at - step, share_at - share_step, column, centre);
+                    line.template complete<kBefore == kWhole, kLines>(now, at - step, share_at - share_step, column,
+                                                                      centre);
                 const Vec<F> share = grad * inverse;
                 witness.add(grad);
                 line.shares[share_at] = now.own = {share, share * (total.moment * inverse)};
@@ -186,7 +197,7 @@ class ThreeRowGradient {
         pieces<F>(column, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Passed<kStride, F> now = passed[piece];
             const int64_t at = first * column + v, last = at + 2 * column;
-            line.template complete<true>(now, at, (w.out - 1) * pitch + piece, column, centre);
+            line.template complete<true, false>(now, at, (w.out - 1) * pitch + piece, column, centre);
             if constexpr (kStride == 1) line.template finish<0>(at + column, centre, now.open[0], now.open[1]);
             if (first + 2 < w.in) {
                 line.template finish<0>(last, centre, now.open[kStride == 1 ? 1 : 0]);

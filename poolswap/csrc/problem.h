@@ -82,7 +82,8 @@ struct View {
     }
 };
 
-constexpr int64_t kSmallTile = 4096;  // elements; planes up to this size are never cut
+constexpr int64_t kLastCache = 32 << 20;  // bytes that the cores which share one often have
+constexpr int64_t kSmallTile = 4096;      // elements; planes up to this size are never cut
 
 // Planes x rows: forward the outputs to compute, backward the inputs whose gradient is computed.
 struct Tile {

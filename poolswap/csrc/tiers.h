@@ -112,7 +112,8 @@ struct Tiers {
             if constexpr (kLast)
                 return whole   ? whole_images_backward<kCentred>(p, seen, given, to, own, shift, arena)
                        : pairs ? ChannelsLastPairs<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own)
-                               : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena).run(given, to, outputs, own);
+                               : ChannelsLastGradient<kCentred, F>(p, seen, shift, arena)
+                                     .run(given, to, outputs, own, !dx.staged && larger_than_caches());
             else
                 return whole   ? whole_planes_backward<kCentred>(p, seen, given, to, own, shift, arena)
                        : same  ? planar_same_backward<kCentred>(p, seen, given, to, own, shift, arena)
@@ -131,6 +132,11 @@ struct Tiers {
     }
 
   private:
+    // Whether x and its gradient together are: what is written first has left them before anybody reads it.
+    bool larger_than_caches() const {
+        return 2 * p.planes * p.channels * p.d.in * p.h.in * p.w.in * int64_t(sizeof(T)) > kLastCache;
+    }
+
     Tensor<T, F> input(const T* data) const {
         return {
             const_cast<T*>(data), p.d.in, p.h.in, p.w.in * p.channels, p.w.in * p.channels < Lanes<F>::kCount, same};

@@ -96,6 +96,24 @@ POOLSWAP_INLINE void store_in_passing(F* to, Vec<F> value) {
     store(to, value);
 }
 
+// Whether lines of the cache can be written as a whole, past the caches: without fetching what was there, and without
+// keeping what is there now. Vectors must start at a line then.
+#if defined(__AVX512F__)
+constexpr bool kWritesLines = POOLSWAP_VECTOR_BYTES == 64;
+template <class F>
+POOLSWAP_INLINE void store_line(F* to, Vec<F> value) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)value);
+}
+POOLSWAP_INLINE void finish_lines() { _mm_sfence(); }
+#else
+constexpr bool kWritesLines = false;
+template <class F>
+POOLSWAP_INLINE void store_line(F* to, Vec<F> value) {
+    store(to, value);
+}
+POOLSWAP_INLINE void finish_lines() {}
+#endif
+
 // The last `rest` elements of a run, fewer than a vector has; the very last one is repeated.
 template <class F>
 Vec<F> load_rest(const F* from, int64_t rest) {

@@ -146,6 +146,7 @@ def test_equals_the_float64_reference(
 
 
 STEM, SAME, PAIRS = Geometry.make(2, 3, 2, 1), Geometry.make(2, 3, 1, 1), Geometry.make(2, 2, 2)
+CEILED, VALID = Geometry.make(2, 3, 2, ceil_mode=True), Geometry.make(2, 3, 1)
 
 
 @pytest.mark.parametrize("values", [moderate, hostile])
@@ -157,6 +158,8 @@ STEM, SAME, PAIRS = Geometry.make(2, 3, 2, 1), Geometry.make(2, 3, 1, 1), Geomet
         *((STEM, (23, width)) for width in (16, 24, 32, 34, 48, 56, 112, 37)),  # whole, half and overlapping vectors
         *((SAME, size) for size in [(4, 4), (16, 1), (1, 16), (9, 7), (35, 35), (17, 33), (64, 64), (70, 65)]),
         *((PAIRS, (18, width)) for width in (32, 47, 96)),
+        *((CEILED, (12, width)) for width in (4, 5, 6, 7, 8, 30, 31)),  # a last window of one, two or three columns
+        *((VALID, (9, width)) for width in (3, 4, 5, 6, 20)),
         *((Geometry.make(2, size), size) for size in [(1, 5), (4, 4), (7, 7), (5, 13), (31, 33), (40, 40)]),
     ],
     ids=str,
@@ -184,6 +187,19 @@ def test_gradients_of_any_size(geometry: Geometry, size: tuple[int, int], layout
     flat[::3] *= 2.0**exponent
     flat[::7] = 0
     check(case, x, grad, torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("channels", [32, 33])
+@pytest.mark.parametrize("geometry", [STEM, SAME], ids=str)
+def test_a_gradient_larger_than_the_caches(geometry: Geometry, channels: int) -> None:
+    """It may be written past them. Each of its images is small enough to be written as usual."""
+    case = Case(geometry, (301, 250), (2, channels), "channels_last")
+    x, grad = make(case, moderate, torch.float32)
+    assert 2 * x.nbytes > 32 << 20 > x.nbytes
+    beta = torch.ones(())
+    together = cpu.backward(grad, x, x, beta, *case.windows)
+    apart = [cpu.backward(g[None], one[None], one[None], beta, *case.windows) for g, one in zip(grad, x, strict=True)]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
