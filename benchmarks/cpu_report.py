@@ -118,11 +118,13 @@ def mebibytes(count: int | None) -> str:
 
 def put_between_markers(page: Path, name: str, text: str) -> None:
     """Replace what stands between the page's <!-- name --> and <!-- /name -->."""
-    before = page.read_text()
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(before):
-        raise SystemExit(f"{page} has no <!-- {name} --> .. <!-- /{name} -->")
-    write_text(page, pattern.sub(lambda match: f"{match[1]}{text}\n{match[2]}", before), force=True)
+    replaced = between_markers(name).sub(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
+    write_text(page, replaced, force=True)
+
+
+def between_markers(name: str) -> re.Pattern[str]:
+    """Finds <!-- name --> .. <!-- /name -->, with the markers as groups."""
+    return re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
 
 
 def main() -> None:
@@ -136,6 +138,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     parser.add_argument("--csv", type=Path, default=HERE / "cpu.csv")
     options = parser.parse_args()
+    before = options.page.read_text() if options.page.exists() else ""
+    for name in ("goals", "times", "peers", "models"):  # refused now rather than after the measurement
+        if not between_markers(name).search(before):
+            raise SystemExit(f"{options.page} has no <!-- {name} --> .. <!-- /{name} -->")
     with threads(options.threads):
         about = f"{environment()}. Medians of {options.repeats} interleaved rounds."
         rows = bench_operator(repeats=options.repeats, compiled=not options.no_compile)

@@ -16,6 +16,8 @@ from poolswap.ops.reference import Sizes
 Forward = Callable[[Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
 Backward = Callable[[Tensor, Tensor, Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
 
+_module = cache(import_module)  # its own look-up takes a microsecond, which a small pool would notice
+
 ENVIRONMENT_VARIABLE = "POOLSWAP_BACKEND"
 
 
@@ -36,12 +38,12 @@ class Backend:
 
     def unavailable(self) -> str | None:
         """Why it cannot run on this machine, or None."""
-        probe: Callable[[], str | None] | None = getattr(import_module(self.module), "unavailable", None)
+        probe: Callable[[], str | None] | None = getattr(_module(self.module), "unavailable", None)
         return probe() if probe else None
 
     def implementation(self) -> tuple[Forward, Backward]:
         """(forward, backward)."""
-        module = import_module(self.module)
+        module = _module(self.module)
         return module.forward, module.backward
 
 
