@@ -63,10 +63,10 @@ class ChannelsLastGradient {
     // p and q of window row h, and dx of the rows that it completes.
     template <int kStride>
     void complete(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const F* g, View<F> dx, bool lines) {
-        ThreeRow<kStride, kCentred, F> line{{ring.rows, 0, 0}, {}, g, share_row(h), {}, beta};
-        for (int k = 0; k < kStride; ++k) line.dx[k] = dx.at(ring.plane, 0, p.h.first(h) + k);
-        for (int k = 0; k < 3 - kStride; ++k) line.above[k] = share_row(h - 1 - k);
-        threes.run(line, ring.exp, ring.centre, witness, lines);
+        ThreeRow<kStride, kCentred, F> row{{ring.rows, 0, 0}, {}, g, share_row(h), {}, beta};
+        for (int k = 0; k < kStride; ++k) row.dx[k] = dx.at(ring.plane, 0, p.h.first(h) + k);
+        for (int k = 0; k < 3 - kStride; ++k) row.above[k] = share_row(h - 1 - k);
+        threes.run(row, ring.exp, ring.centre, witness, lines);
         finished = p.h.first(h + 1);
     }
 

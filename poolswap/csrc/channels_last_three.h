@@ -79,8 +79,8 @@ struct ThreeRow {
 
 template <int kStride, bool kCentred, class F>
 class ThreeRowGradient {
-    using Line = ThreeRow<kStride, kCentred, F>;
-    static constexpr int kShared = Line::kShared;
+    using Windows = ThreeRow<kStride, kCentred, F>;
+    static constexpr int kShared = Windows::kShared;
     // Windows that are walked for one piece before the next: what they hand on stays in registers. The memory of that
     // many is fetched in its own order meanwhile, because the processor does not foresee this one.
     static constexpr int64_t kBlock = 6;
@@ -102,23 +102,24 @@ class ThreeRowGradient {
 
     // dx is written by whole lines of the cache if `lines`.
     template <class Exp>
-    POOLSWAP_INLINE void run(const Line& line, Exp& exp, Vec<F> centre, GradientWitness<F>& witness, bool lines) const {
-        begin(line, exp, centre);
-        windows<kNone, true>(line, {0, 1}, exp, centre, witness);
+    POOLSWAP_INLINE void run(const Windows& row, Exp& exp, Vec<F> centre, GradientWitness<F>& witness,
+                             bool lines) const {
+        begin(row, exp, centre);
+        walk<kNone, true>(row, {0, 1}, exp, centre, witness);
         if (w.first(0) < 0)
-            windows<kCut, true>(line, {1, 2}, exp, centre, witness);
+            walk<kCut, true>(row, {1, 2}, exp, centre, witness);
         else
-            windows<kWhole, true>(line, {1, 2}, exp, centre, witness);
+            walk<kWhole, true>(row, {1, 2}, exp, centre, witness);
         const int64_t stop = w.first(w.out - 1) + 2 < w.in ? w.out : w.out - 1;
         for (int64_t j = 2; j < stop; j += kBlock) {
             const Range range{j, least(stop, j + kBlock)};
             if (kWritesLines && lines)
-                windows<kWhole, true, kWritesLines>(line, range, exp, centre, witness);
+                walk<kWhole, true, kWritesLines>(row, range, exp, centre, witness);
             else
-                windows<kWhole, true>(line, range, exp, centre, witness);
+                walk<kWhole, true>(row, range, exp, centre, witness);
         }
-        if (stop < w.out) windows<kWhole, false>(line, {stop, w.out}, exp, centre, witness);
-        end(line, centre);
+        if (stop < w.out) walk<kWhole, false>(row, {stop, w.out}, exp, centre, witness);
+        end(row, centre);
     }
 
   private:
@@ -126,12 +127,12 @@ class ThreeRowGradient {
 
     // The columns that the first window would share with one before it.
     template <class Exp>
-    POOLSWAP_INLINE void begin(const Line& line, Exp& exp, Vec<F> centre) const {
+    POOLSWAP_INLINE void begin(const Windows& row, Exp& exp, Vec<F> centre) const {
         pieces<F>(channels, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Passed<kStride, F> now{};
             for (int64_t k = most(0, -w.first(0)); k < kShared; ++k)
-                line.rows.template add<kCentred>((w.first(0) + k) * channels + v, exp, centre, now.columns[k].sum,
-                                                 now.columns[k].moment);
+                row.rows.template add<kCentred>((w.first(0) + k) * channels + v, exp, centre, now.columns[k].sum,
+                                                now.columns[k].moment);
             passed[piece] = now;
         });
     }
@@ -139,22 +140,22 @@ class ThreeRowGradient {
     // p and q of some windows, the last one without its last column if not kLast, and dx of what those before them
     // complete.
     template <Before kBefore, bool kLast, bool kLines = false, class Exp>
-    POOLSWAP_INLINE void windows(const Line& line_, Range range, Exp& exp_, Vec<F> centre,
-                                 GradientWitness<F>& witness_) const {
+    POOLSWAP_INLINE void walk(const Windows& row_, Range range, Exp& exp_, Vec<F> centre,
+                              GradientWitness<F>& witness_) const {
         constexpr int kNew = kLast ? kStride : kStride - 1;
-        const Line line = line_;  // local variables, which no store of a vector can change
+        const Windows row = row_;  // local variables, which no store of a vector can change
         auto exp = exp_;
         auto witness = witness_;
         const int64_t column = channels, step = kStride * column, share_step = pitch;
         const int64_t begin = w.first(range.begin) * column, next = begin + kBlock * step;
-        Ahead<1, false> g_ahead(line.g + (range.begin + kBlock) * column);
-        Ahead<kStride, false> x_ahead(line.rows.rows[kShared].x + next + kShared * column);
-        Ahead<kStride, false> last_x_ahead(line.rows.rows[2].x + next + kShared * column);
-        Ahead<kStride, true> dx_ahead(line.dx[0] + next), last_dx_ahead(line.dx[kStride - 1] + next);
+        Ahead<1, false> g_ahead(row.g + (range.begin + kBlock) * column);
+        Ahead<kStride, false> x_ahead(row.rows.rows[kShared].x + next + kShared * column);
+        Ahead<kStride, false> last_x_ahead(row.rows.rows[2].x + next + kShared * column);
+        Ahead<kStride, true> dx_ahead(row.dx[0] + next), last_dx_ahead(row.dx[kStride - 1] + next);
         pieces<F>(column, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Passed<kStride, F> now = passed[piece];
             int64_t at = begin + v, share_at = range.begin * share_step + piece;
-            const F* g = line.g + range.begin * column + v;
+            const F* g = row.g + range.begin * column + v;
             for (int64_t j = range.begin; j < range.end; ++j) {
                 g_ahead.step();
                 x_ahead.step();
@@ -167,8 +168,8 @@ class ThreeRowGradient {
                 if constexpr (kShared == 2) total.add(now.columns[1]);
 #pragma GCC unroll 2
                 for (int k = 0; k < kNew; ++k) {
-                    line.rows.template add<kCentred>(at + (kShared + k) * column, exp, centre, fresh[k].sum,
-                                                     fresh[k].moment);
+                    row.rows.template add<kCentred>(at + (kShared + k) * column, exp, centre, fresh[k].sum,
+                                                    fresh[k].moment);
                     total.add(fresh[k]);
                 }
                 if constexpr (kShared == 2) now.columns[0] = now.columns[1];
@@ -176,11 +177,11 @@ class ThreeRowGradient {
                 // The division takes its time: meanwhile, the window before.
                 const Vec<F> grad = load(g), inverse = F(1) / total.sum;
                 if constexpr (kBefore != kNone)
-                    line.template complete<kBefore == kWhole, kLines>(now, at - step, share_at - share_step, column,
-                                                                      centre);
+                    row.template complete<kBefore == kWhole, kLines>(now, at - step, share_at - share_step, column,
+                                                                     centre);
                 const Vec<F> share = grad * inverse;
                 witness.add(grad);
-                line.shares[share_at] = now.own = {share, share * (total.moment * inverse)};
+                row.shares[share_at] = now.own = {share, share * (total.moment * inverse)};
                 at += step;
                 share_at += share_step;
                 g += column;
@@ -192,20 +193,20 @@ class ThreeRowGradient {
     }
 
     // The columns that the last window completes, and those behind it.
-    POOLSWAP_INLINE void end(const Line& line, Vec<F> centre) const {
+    POOLSWAP_INLINE void end(const Windows& row, Vec<F> centre) const {
         const int64_t first = w.first(w.out - 1), column = channels;
         pieces<F>(column, [&](int64_t piece, int64_t v) POOLSWAP_LAMBDA {
             Passed<kStride, F> now = passed[piece];
             const int64_t at = first * column + v, last = at + 2 * column;
-            line.template complete<true, false>(now, at, (w.out - 1) * pitch + piece, column, centre);
-            if constexpr (kStride == 1) line.template finish<0>(at + column, centre, now.open[0], now.open[1]);
+            row.template complete<true, false>(now, at, (w.out - 1) * pitch + piece, column, centre);
+            if constexpr (kStride == 1) row.template finish<0>(at + column, centre, now.open[0], now.open[1]);
             if (first + 2 < w.in) {
-                line.template finish<0>(last, centre, now.open[kStride == 1 ? 1 : 0]);
-                if constexpr (kStride == 2) line.template finish<1>(last, centre, now.open[1]);
+                row.template finish<0>(last, centre, now.open[kStride == 1 ? 1 : 0]);
+                if constexpr (kStride == 2) row.template finish<1>(last, centre, now.open[1]);
             }
         });
         const int64_t rest = least(w.in, first + 3);
-        for (F* row : line.dx) set_all(row + rest * column, F(0), (w.in - rest) * column);
+        for (F* to : row.dx) set_all(to + rest * column, F(0), (w.in - rest) * column);
     }
 };
 

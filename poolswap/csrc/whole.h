@@ -201,7 +201,7 @@ class WholeImages {
             const F* at = from + strip_start(strip);
             Vec<F> s{}, m{};
             for (int64_t k = 0; k < count; ++k, at += row) {
-                __builtin_prefetch(at + 4 * kCount);
+                __builtin_prefetch(at + 4 * kCount);  // more streams than the processor follows
                 Vec<F> x_ = load(at);
                 const Vec<F> e = own(x_);
                 if (kCentred) x_ -= middle;
