@@ -193,7 +193,7 @@ class WholeImages {
 
     // `count` pixels, at most kPixels: those of one channel often share a set of the cache, which holds eight lines.
     template <bool kFew>
-    POOLSWAP_INLINE void add_pixels(const F* from, int64_t count) {
+    POOLSWAP_INLINE void add_pixels(const F* from, int64_t count, bool first) {
         auto own = exp;
         const Vec<F> middle = centre;
         const int64_t row = channels;
@@ -208,7 +208,10 @@ class WholeImages {
                 s += e;
                 m += e * x_;
             }
-            if (kFew) {
+            if (first) {
+                sum[strip] = LongSum<F>{s, {}};
+                moment[strip] = LongSum<F>{m, {}};
+            } else if (kFew) {
                 sum[strip].sum += s;
                 moment[strip].sum += m;
             } else {
@@ -224,7 +227,7 @@ class WholeImages {
         const int64_t groups = ceil_div(pixels, kPixels);
         for (int64_t group = 0, begin = 0; group < groups; ++group) {
             const int64_t end = (group + 1) * pixels / groups;
-            add_pixels<kFew>(from + begin * channels, end - begin);
+            add_pixels<kFew>(from + begin * channels, end - begin, group == 0);
             begin = end;
         }
     }
@@ -240,7 +243,6 @@ class WholeImages {
     bool safe() const { return exp.safe(); }
 
     POOLSWAP_INLINE void add_image(const F* from) {
-        for (int64_t strip = 0; strip < strip_count; ++strip) sum[strip] = moment[strip] = {};
         if (pixels <= kRun)
             add_all<true>(from);
         else
