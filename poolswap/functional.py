@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poolswap.geometry import Geometry, Size
-from poolswap.ops import is_eager, soft_pool
+from poolswap.ops import eager_soft_pool, is_eager, soft_pool
 
 __all__ = ["adaptive_soft_pool", "global_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
 
@@ -124,17 +124,10 @@ def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Ten
     check_input(x, geometry.dims)
     place = _place if eager else Geometry.place
     padding, output_size = place(geometry, x.shape[-geometry.dims :])
-    if eager and not isinstance(beta, Tensor):
-        beta = _constant(beta, x.device)
-    return soft_pool(
-        x,
-        _as_tensor(beta, x),
-        geometry.kernel_size,
-        geometry.stride,
-        padding,
-        geometry.dilation,
-        output_size,
-    )
+    windows = (geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size)
+    if eager:
+        return eager_soft_pool(x, beta if isinstance(beta, Tensor) else _constant(beta, x.device), windows)
+    return soft_pool(x, _as_tensor(beta, x), *windows)
 
 
 @lru_cache(maxsize=64)

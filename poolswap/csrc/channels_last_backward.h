@@ -56,7 +56,7 @@ class ChannelsLastGradient {
     POOLSWAP_INLINE bool completes(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const Tile& outputs,
                                    const Tile& own) const {
         return sizeof(F) == 4 && p.h.kernel == 3 && p.h.stride == kStride && ring.count == 3 &&
-               ring.old == 3 - kStride && h - ring.old >= outputs.h.begin && p.h.first(h) >= own.h.begin &&
+               ring.old == threes.kShared && h - ring.old >= outputs.h.begin && p.h.first(h) >= own.h.begin &&
                p.h.first(h + 1) <= own.h.end && threes.fits(p.w);
     }
 
@@ -65,7 +65,7 @@ class ChannelsLastGradient {
     void complete(const ThreeRowGradient<kStride, kCentred, F>& threes, int64_t h, const F* g, View<F> dx, bool lines) {
         ThreeRow<kStride, kCentred, F> row{{ring.rows, 0, 0}, {}, g, share_row(h), {}, beta};
         for (int k = 0; k < kStride; ++k) row.dx[k] = dx.at(ring.plane, 0, p.h.first(h) + k);
-        for (int k = 0; k < 3 - kStride; ++k) row.above[k] = share_row(h - 1 - k);
+        for (int k = 0; k < row.kShared; ++k) row.above[k] = share_row(h - 1 - k);
         threes.run(row, ring.exp, ring.centre, witness, lines);
         finished = p.h.first(h + 1);
     }

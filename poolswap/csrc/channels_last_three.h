@@ -80,7 +80,6 @@ struct ThreeRow {
 template <int kStride, bool kCentred, class F>
 class ThreeRowGradient {
     using Windows = ThreeRow<kStride, kCentred, F>;
-    static constexpr int kShared = Windows::kShared;
     // Windows that are walked for one piece before the next: what they hand on stays in registers. The memory of that
     // many is fetched in its own order meanwhile, because the processor does not foresee this one.
     static constexpr int64_t kBlock = 6;
@@ -89,6 +88,8 @@ class ThreeRowGradient {
     Passed<kStride, F>* const passed;
 
   public:
+    static constexpr int kShared = Windows::kShared;
+
     ThreeRowGradient(const Problem& p, Arena& arena)
         : w(p.w), channels(p.channels), pitch(piece_count<F>(p.channels)),
           passed(arena.take<Passed<kStride, F>>(pitch)) {}

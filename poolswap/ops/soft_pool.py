@@ -41,9 +41,16 @@ def soft_pool(
     for a dual tensor: there is no forward-mode derivative.
     """
     windows = (kernel_size, stride, padding, dilation, output_size)
+    if is_eager(x):
+        return eager_soft_pool(x, beta, windows)
+    _refuse_forward_mode(x, beta)
+    return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
+
+
+def eager_soft_pool(x: Tensor, beta: Tensor, windows: tuple[Sizes, ...]) -> Tensor:
+    """`soft_pool` for a caller who knows that `is_eager(x)`."""
     recorded = torch.is_grad_enabled()
-    if not is_eager(x) or type(beta) not in _PLAIN or (recorded and beta.requires_grad):
-        _refuse_forward_mode(x, beta)
+    if type(beta) not in _PLAIN or (recorded and beta.requires_grad):
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
     if recorded and x.requires_grad:
         return SoftPoolFunction.apply(x, beta, windows)  # type: ignore[no-any-return]
