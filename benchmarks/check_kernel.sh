@@ -6,7 +6,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-source="$here/../poolswap/csrc"
+source="$here/../csrc"
 check=${1:?witness or sanitize}
 shift
 compiler=${CXX:-g++}

@@ -1,7 +1,7 @@
 """What poolswap does with one architecture, held against what really runs.
 
 The ground truth is the list of pooling kernels that the dispatcher ran in one forward; it shares no code with
-`poolswap.sites`. A window kernel is torch's max or average pooling (`aten::max_pool*`, `aten::avg_pool*`), with one
+`surgery.sites`. A window kernel is torch's max or average pooling (`aten::max_pool*`, `aten::avg_pool*`), with one
 exemption: an average whose one unpadded window is the whole map, of nine or more elements, is a global mean. Adaptive
 pools and means are other kernels: their windows follow the map.
 """
@@ -26,11 +26,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from poolswap.inputs import fitted, make_inputs
-from poolswap.lift import lift
-from poolswap.models import ModelSpec, Weights, _default_input_size, build, create_model
-from poolswap.plan import make_plan
-from poolswap.sites import PoolSite, find_pools
-from poolswap.swap import restore, swap_pools
+from poolswap.models.load import ModelSpec, Weights, _default_input_size, build, create_model
+from poolswap.surgery.lift import lift
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import PoolSite, find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 SIDE = 128  # of a detector's own resizing: 800 takes a minute on a CPU and pools in the same places
 

@@ -16,10 +16,10 @@ import torch
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import PoolswapError
 from poolswap.export import default_path, export_model
-from poolswap.models import create_model, parse_input_size
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.models.load import create_model, parse_input_size
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 MODELS = [
     "resnet50",

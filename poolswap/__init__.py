@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from poolswap import functional, nn
     from poolswap.checkpoint import load_model, save_checkpoint, verify_checkpoint
-    from poolswap.plan import Plan, make_plan
-    from poolswap.sites import PoolSite, find_pools
-    from poolswap.swap import restore, swap_pools
+    from poolswap.surgery.plan import Plan, make_plan
+    from poolswap.surgery.sites import PoolSite, find_pools
+    from poolswap.surgery.swap import restore, swap_pools
 
     __version__: str
 
@@ -34,14 +34,14 @@ __all__ = [
 
 _SUBMODULES = ("functional", "nn")
 _HOME = {
-    "Plan": "plan",
-    "PoolSite": "sites",
-    "find_pools": "sites",
+    "Plan": "surgery.plan",
+    "PoolSite": "surgery.sites",
+    "find_pools": "surgery.sites",
     "load_model": "checkpoint",
-    "make_plan": "plan",
-    "restore": "swap",
+    "make_plan": "surgery.plan",
+    "restore": "surgery.swap",
     "save_checkpoint": "checkpoint",
-    "swap_pools": "swap",
+    "swap_pools": "surgery.swap",
     "verify_checkpoint": "checkpoint",
 }
 

@@ -24,13 +24,13 @@ from poolswap.errors import InputError, PoolswapError
 from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint, fingerprint
 from poolswap.inputs import LARGEST_INPUT, Example, floating_tensor
-from poolswap.models import ModelSpec, build, create_model
-from poolswap.nn.registry import load_operator
-from poolswap.plan import Plan
-from poolswap.sites import find_pools
-from poolswap.swap import restore, swap_pools
-from poolswap.userfile import split_reference
-from poolswap.weights import load_into
+from poolswap.models.load import ModelSpec, build, create_model
+from poolswap.models.userfile import split_reference
+from poolswap.models.weights import load_into
+from poolswap.operators.registry import load_operator
+from poolswap.surgery.plan import Plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 FORMAT = 1
 _KEY = "poolswap"
@@ -103,7 +103,7 @@ def load_model(
     """(model in eval mode, its spec) from a name, or rebuilt from a poolswap checkpoint alone.
 
     Names: NAME, timm:NAME, torchvision:NAME, path/to/net.py:factory; the keyword arguments are those of
-    `poolswap.models.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
+    `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
     user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
     """
     if not is_checkpoint_path(reference):

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from poolswap.nn.registry import OPERATORS
+from poolswap.operators.registry import OPERATORS
 
 settings.register_profile("poolswap", deadline=None, derandomize=True)
 settings.load_profile("poolswap")

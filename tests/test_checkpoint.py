@@ -21,9 +21,9 @@ from poolswap.checkpoint import (
     verify_checkpoint,
 )
 from poolswap.errors import InputError
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 SIZE = (3, 64, 64)
 

@@ -22,7 +22,7 @@ def test_every_public_name_resolves(name):
 
 
 def test_public_names_are_those_of_their_modules():
-    from poolswap.sites import find_pools
+    from poolswap.surgery.sites import find_pools
 
     assert poolswap.find_pools is find_pools
 

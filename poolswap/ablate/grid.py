@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from poolswap.ablate.study import Adapt, Order, Study, parse_layers
 from poolswap.checkpoint import load_model
 from poolswap.errors import InputError
-from poolswap.nn.registry import parse_operator
-from poolswap.plan import make_plan
-from poolswap.sites import PoolSite, find_pools
-from poolswap.userfile import split_reference
-from poolswap.weights import sha256_of
+from poolswap.models.userfile import split_reference
+from poolswap.models.weights import sha256_of
+from poolswap.operators.registry import parse_operator
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import PoolSite, find_pools
 
 _TRAINED: tuple[Adapt, ...] = ("finetune", "scratch")
 

@@ -34,7 +34,7 @@ _Document = TypeVar("_Document", bound=BaseModel)
 
 
 class SiteMove(BaseModel):
-    """How far one replaced layer's output moved, fed what the stock layer was fed (`poolswap.drift`)."""
+    """How far one replaced layer's output moved, fed what the stock layer was fed (`poolswap.surgery.drift`)."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -16,14 +16,14 @@ from poolswap.ablate.measure import compare_costs
 from poolswap.ablate.runs import Result, SiteMove
 from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
 from poolswap.checkpoint import is_checkpoint_path, load_model, versions
-from poolswap.drift import measure_drift
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
-from poolswap.models import ModelSpec
+from poolswap.models.load import ModelSpec
 from poolswap.ops.backend import current
-from poolswap.plan import Plan, make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.surgery.drift import measure_drift
+from poolswap.surgery.plan import Plan, make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 _SHIFT = 1  # pixels
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool, SoftPool
-from poolswap.plan import Plan
+from poolswap.surgery.plan import Plan
 
 # Nearly max pooling for activations of the order of one: where the runner-up is 0.2 below, it weighs exp(-6.4).
 MAX_BETA = 32.0

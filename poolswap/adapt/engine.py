@@ -13,8 +13,8 @@ from poolswap.adapt.state import Progress, clear_states, has_state
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError, MissingExtraError
 from poolswap.files import write_text
-from poolswap.models import ModelSpec
-from poolswap.plan import Plan
+from poolswap.models.load import ModelSpec
+from poolswap.surgery.plan import Plan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

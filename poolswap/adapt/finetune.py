@@ -23,9 +23,9 @@ from poolswap.adapt.parts import freeze, make_loss, make_mixup, make_optimizer, 
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import EpochRow, Progress, load_state, save_state
 from poolswap.errors import CheckError, InputError
-from poolswap.models import ModelSpec, create_model
-from poolswap.plan import Plan
-from poolswap.swap import swap_pools
+from poolswap.models.load import ModelSpec, create_model
+from poolswap.surgery.plan import Plan
+from poolswap.surgery.swap import swap_pools
 
 _SEEDS = 2**32  # numpy's generator takes no more
 

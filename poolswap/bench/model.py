@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from poolswap.bench.timing import Call, Timing, interleave, peak_memory
 from poolswap.checkpoint import load_model
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 Layout = Literal["contiguous", "channels_last"]
 Direction = Literal["forward", "training"]

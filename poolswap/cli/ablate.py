@@ -145,7 +145,7 @@ def _parts(text: str | None) -> list[str] | None:
 
 
 def _operators(text: str | None) -> list[str] | None:
-    from poolswap.nn.registry import split_operators
+    from poolswap.operators.registry import split_operators
 
     return split_operators(text) if text is not None else None
 
@@ -162,7 +162,7 @@ def _shapes(
     input_size: str | None, model_arg: list[str] | None, recipe: list[str] | None, fields: dict[str, Any]
 ) -> dict[str, Any]:
     """The options that are parsed first; pairs are added to those of the study."""
-    from poolswap.models import parse_input_size, parse_model_args
+    from poolswap.models.load import parse_input_size, parse_model_args
 
     return {
         "input_size": parse_input_size(input_size) if input_size else None,

@@ -28,11 +28,11 @@ from poolswap.cli.output import JsonOption, Output, QuietOption
 if TYPE_CHECKING:
     from torch import nn
 
-    from poolswap.drift import Drift
     from poolswap.export import ExportReport
-    from poolswap.models import ModelSpec
-    from poolswap.plan import Plan
-    from poolswap.swap import SwapReport
+    from poolswap.models.load import ModelSpec
+    from poolswap.surgery.drift import Drift
+    from poolswap.surgery.plan import Plan
+    from poolswap.surgery.swap import SwapReport
 
 
 class Kind(StrEnum):
@@ -107,14 +107,14 @@ def convert(
 ) -> None:
     """Replace pooling layers, report the drift, and save a checkpoint that verifies."""
     from poolswap.checkpoint import default_name, save_checkpoint
-    from poolswap.drift import measure_drift
     from poolswap.errors import InputError
     from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
-    from poolswap.nn.registry import parse_operator
-    from poolswap.plan import Plan, make_plan
-    from poolswap.sites import find_pools
-    from poolswap.swap import swap_pools
+    from poolswap.operators.registry import parse_operator
+    from poolswap.surgery.drift import measure_drift
+    from poolswap.surgery.plan import Plan, make_plan
+    from poolswap.surgery.sites import find_pools
+    from poolswap.surgery.swap import swap_pools
 
     output = Output(json=as_json, quiet=quiet)
     given = Plan.read(plan) if plan else None

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from poolswap.adapt import Data, EpochRow, Evaluation, FinetuneResult, Recipe
     from poolswap.cli.output import Output
-    from poolswap.models import ModelSpec
-    from poolswap.plan import Plan
+    from poolswap.models.load import ModelSpec
+    from poolswap.surgery.plan import Plan
 
 
 class OnBadImage(StrEnum):
@@ -64,7 +64,7 @@ def load_all(
     """
     from poolswap.adapt import load_data
     from poolswap.checkpoint import is_checkpoint_path, read_manifest
-    from poolswap.plan import Plan
+    from poolswap.surgery.plan import Plan
 
     place: dict[str, Any] = {"root": root, "download": download}
     if fit_classes and options.get("num_classes") is None and not is_checkpoint_path(model):

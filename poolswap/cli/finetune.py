@@ -87,7 +87,7 @@ def finetune(
     from poolswap.adapt import Recipe
     from poolswap.adapt import from_scratch as renew
     from poolswap.errors import InputError
-    from poolswap.models import parse_model_args
+    from poolswap.models.load import parse_model_args
 
     first = is_first_process()
     output = Output(json=as_json and first, quiet=quiet or not first)

@@ -42,7 +42,7 @@ def images(
     """Downsample pictures by each operator, restore them, measure SSIM and PSNR, and draw a contact sheet."""
     from poolswap.files import check_writable
     from poolswap.images import average, compare, rows_of, write_csv, write_page, write_sheet
-    from poolswap.nn import split_operators
+    from poolswap.operators import split_operators
 
     output = Output(json=as_json, quiet=quiet)
     operators, kernels = split_operators(to), _sizes(kernel)

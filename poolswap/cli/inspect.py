@@ -20,7 +20,7 @@ from poolswap.cli.output import JsonOption, Output, QuietOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from poolswap.sites import PoolSite
+    from poolswap.surgery.sites import PoolSite
 
 
 def inspect(
@@ -35,7 +35,7 @@ def inspect(
     quiet: QuietOption = False,
 ) -> None:
     """List every pooling site: path, kind, geometry, shapes, and why not replaceable."""
-    from poolswap.sites import find_pools
+    from poolswap.surgery.sites import find_pools
 
     output = Output(json=as_json, quiet=quiet)
     net, spec = load(

@@ -19,8 +19,8 @@ def operators(
     quiet: QuietOption = False,
 ) -> None:
     """List the pooling operators: formula, options, and cost relative to max pooling on this machine."""
-    from poolswap.nn.cost import SHAPE, STEM, measure_costs
-    from poolswap.nn.registry import all_operators, load_operator
+    from poolswap.operators.cost import SHAPE, STEM, measure_costs
+    from poolswap.operators.registry import all_operators, load_operator
     from poolswap.ops.backend import select
 
     output = Output(json=as_json, quiet=quiet)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from poolswap.inputs import Example
-    from poolswap.models import ModelSpec
+    from poolswap.models.load import ModelSpec
 
 ModelArgument = Annotated[
     str,
@@ -61,7 +61,7 @@ def load(
     """The model that the options of a command describe."""
     from poolswap.checkpoint import load_model
     from poolswap.errors import InputError
-    from poolswap.models import parse_input_size, parse_model_args
+    from poolswap.models.load import parse_input_size, parse_model_args
 
     if pretrained and checkpoint:
         raise InputError("--pretrained and --checkpoint are two sources of weights", "give one of them")
@@ -81,7 +81,7 @@ def example_of(reference: str | None) -> Example | None:
     """The inputs that --example names."""
     if reference is None:
         return None
-    from poolswap.userfile import load_object
+    from poolswap.models.userfile import load_object
 
     found = load_object(reference)
     example: Example = found() if callable(found) else found

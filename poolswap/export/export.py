@@ -21,7 +21,7 @@ from poolswap.export.job import Job
 from poolswap.export.parity import TOLERANCE, Parity, measure_parity
 from poolswap.files import check_writable
 from poolswap.inputs import evaluating, fitted, make_inputs
-from poolswap.swap import restore
+from poolswap.surgery.swap import restore
 
 
 class ExportReport(BaseModel):

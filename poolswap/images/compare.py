@@ -17,7 +17,7 @@ from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.images.measure import psnr, ssim
 from poolswap.images.picture import Picture
-from poolswap.nn.registry import parse_operator
+from poolswap.operators.registry import parse_operator
 
 Restore = Literal["bilinear", "nearest"]
 

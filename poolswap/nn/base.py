@@ -12,7 +12,7 @@ class WindowPool(nn.Module):
 
     A subclass implements `forward`: x (N, C, *spatial) or (C, *spatial) -> the same with the spatial size
     `geometry.output_size(spatial)`, in x's dtype. Its options are the keyword-only parameters of its `__init__`, which
-    `poolswap.nn.registry` reads.
+    `poolswap.operators.registry` reads.
     """
 
     def __init__(self, geometry: Geometry) -> None:

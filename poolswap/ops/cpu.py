@@ -1,4 +1,4 @@
-"""SoftPool on the CPU: the C++ kernel of `poolswap/csrc`, loaded by ctypes.
+"""SoftPool on the CPU: the C++ kernel of `csrc`, loaded by ctypes.
 
 The library knows nothing of torch, so one build serves every torch version. It is loaded after torch, and so shares
 the OpenMP runtime, and with it the threads, that torch has loaded.

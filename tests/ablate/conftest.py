@@ -7,7 +7,7 @@ from torch import nn
 from poolswap.ablate.grid import make_grid
 from poolswap.ablate.runs import Failure, RunFolder
 from poolswap.ablate.study import Study
-from poolswap.sites import find_pools
+from poolswap.surgery.sites import find_pools
 
 
 @pytest.fixture

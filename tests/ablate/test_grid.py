@@ -8,7 +8,7 @@ from torch import nn
 from poolswap.ablate.grid import grid_of, make_grid
 from poolswap.ablate.study import Study, parse_layers
 from poolswap.errors import InputError, NothingToReplaceError
-from poolswap.sites import find_pools
+from poolswap.surgery.sites import find_pools
 
 SIZE = (3, 16, 16)
 FIELDS = {"model": "net.py:net", "data": "digits", "weights": "pretrained", "input_size": SIZE}

@@ -8,9 +8,9 @@ from torch.utils.data import Subset
 
 from poolswap.adapt import Data, Recipe, finetune, load_data
 from poolswap.checkpoint import load_model
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from poolswap.cli.app import main
-from poolswap.plan import Plan
+from poolswap.surgery.plan import Plan
 
 NET = """
 import torch.nn.functional as F

@@ -3,8 +3,8 @@
 import json
 
 from poolswap.cli.operators import operators
-from poolswap.nn import OPERATORS
-from poolswap.nn.cost import measure_costs
+from poolswap.operators import OPERATORS
+from poolswap.operators.cost import measure_costs
 
 
 def test_json_has_every_operator_with_its_options(capsys):

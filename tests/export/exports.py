@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from poolswap.checkpoint import save_checkpoint
-from poolswap.models import create_model
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.models.load import create_model
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 HERE = Path(__file__).parent
 NETS = HERE.parent / "nets.py"

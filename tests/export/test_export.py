@@ -13,7 +13,7 @@ from exports import HERE, NETS, swapped
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
 from poolswap.inputs import outputs_of
-from poolswap.nn import OPERATORS
+from poolswap.operators import OPERATORS
 
 MIXED = (f"{NETS}:Mixed", (3, 33, 37))
 SAME = (f"{HERE / 'pooled_nets.py'}:SameNet", (3, 37, 41))

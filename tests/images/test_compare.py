@@ -15,7 +15,7 @@ from poolswap.cli.images import images
 from poolswap.errors import InputError
 from poolswap.images import Picture, average, bundled_pictures, compare, psnr, rows_of, ssim, write_page, write_sheet
 from poolswap.images.sheet import busiest_detail, draw_sheet
-from poolswap.nn import OPERATORS, split_operators
+from poolswap.operators import OPERATORS, split_operators
 
 
 @pytest.fixture(scope="module")

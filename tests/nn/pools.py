@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from poolswap.geometry import Geometry
-from poolswap.nn.registry import OPERATORS
+from poolswap.operators.registry import OPERATORS
 
 # Every operator, with its options where they change what it computes.
 VARIANTS = (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
-from poolswap.nn.registry import parse_operator
 from poolswap.nn.windows import dense_max
+from poolswap.operators.registry import parse_operator
 
 STEM = Geometry.make(2, 3, 2, 1)
 

@@ -11,7 +11,7 @@ from pools import VARIANTS, distinct, geometries, stock
 from torch import nn
 
 from poolswap.geometry import Geometry
-from poolswap.nn.registry import OPERATORS, parse_operator
+from poolswap.operators.registry import OPERATORS, parse_operator
 
 STEM = Geometry.make(2, 3, 2, 1)
 

@@ -11,9 +11,9 @@ from poolswap.checkpoint import load_checkpoint, load_model, save_checkpoint, ve
 from poolswap.cli.app import main
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.nn.spp import SpatialPyramidPool, _by_cells
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import restore, swap_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 SIZE = (3, 64, 64)
 

@@ -14,13 +14,13 @@ from poolswap.checkpoint import default_name, load_checkpoint, load_model, save_
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
-from poolswap.nn import registry
-from poolswap.nn.registry import OPERATORS
 from poolswap.nn.stock import MaxPool
 from poolswap.nn.windows import PlainPool, window_mean
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import restore, swap_pools
+from poolswap.operators import registry
+from poolswap.operators.registry import OPERATORS
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 SIZE = (3, 32, 32)
 

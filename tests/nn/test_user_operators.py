@@ -10,8 +10,8 @@ from torch import nn
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
-from poolswap.nn import registry
-from poolswap.nn.registry import OPERATORS, all_operators, find_operator, parse_operator
+from poolswap.operators import registry
+from poolswap.operators.registry import OPERATORS, all_operators, find_operator, parse_operator
 
 FILE = '''
 from __future__ import annotations

@@ -8,12 +8,12 @@ import torch
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
-from poolswap.drift import measure_drift
 from poolswap.errors import InputError
 from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool, SoftPool
-from poolswap.plan import Plan, make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import restore, swap_pools
+from poolswap.surgery.drift import measure_drift
+from poolswap.surgery.plan import Plan, make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 SIZE = (3, 32, 32)
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from poolswap.calls import BY_FUNCTION, read_call
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.functional import soft_pool2d
-from poolswap.lift import LiftError
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import restore, swap_pools
+from poolswap.surgery.calls import BY_FUNCTION, read_call
+from poolswap.surgery.lift import LiftError
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 SIZE = (3, 24, 24)
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from poolswap import models
 from poolswap.errors import InputError
 from poolswap.inputs import make_inputs
-from poolswap.models import ModelSpec, Weights, build, create_model, parse_input_size, parse_model_args, resolve
-from poolswap.weights import sha256_of
+from poolswap.models import load as models
+from poolswap.models.load import ModelSpec, Weights, build, create_model, parse_input_size, parse_model_args, resolve
+from poolswap.models.weights import sha256_of
 
 RANDOM = Weights(kind="random", seed=0)
 
@@ -268,7 +268,7 @@ def test_pretrained_architectures_that_differ_from_random_ones_are_rebuilt_witho
 FETCHING = """
 import json, sys
 from poolswap.errors import InputError
-from poolswap.models import build, create_model
+from poolswap.models.load import build, create_model
 
 for reference, options in json.loads(sys.argv[1]):
     try:

@@ -12,9 +12,9 @@ import torchvision
 from timm.models import get_deprecated_models
 
 from poolswap.errors import InputError
-from poolswap.torchvision_models import is_torchvision
-from poolswap.userfile import split_reference
-from poolswap.weights import SUFFIXES
+from poolswap.models.torchvision import is_torchvision
+from poolswap.models.userfile import split_reference
+from poolswap.models.weights import SUFFIXES
 
 Source = Literal["timm", "torchvision", "file"]
 

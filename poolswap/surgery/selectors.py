@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from poolswap.calls import Op
 from poolswap.errors import InputError
-from poolswap.sites import PoolSite, Scope
+from poolswap.surgery.calls import Op
+from poolswap.surgery.sites import PoolSite, Scope
 
 _COUNT = re.compile(r"(?:(first|last):)?(\d+)")
 

@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 from poolswap.errors import NothingToReplaceError
 from poolswap.inputs import make_inputs
-from poolswap.models import ModelSpec, Weights, build, create_model
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.models.load import ModelSpec, Weights, build, create_model
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 # (name, input size, another one, window sites, of which functional)
 MODELS = [

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from poolswap.geometry import Geometry
-from poolswap.nn.operator import Operator
 from poolswap.nn.stock import MaxPool
+from poolswap.operators.operator import Operator
 
 STEM = Geometry.make(2, 3, 2, 1)
 SHAPE = (2, 64, 56, 56)

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from poolswap.calls import Op
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
-from poolswap.nn.operator import Init
-from poolswap.nn.registry import Operator, find_operator, parse_operator
-from poolswap.selectors import Candidates, select
-from poolswap.sites import PoolSite, Scope
+from poolswap.operators.operator import Init
+from poolswap.operators.registry import Operator, find_operator, parse_operator
+from poolswap.surgery.calls import Op
+from poolswap.surgery.selectors import Candidates, select
+from poolswap.surgery.sites import PoolSite, Scope
 
 _STEM = Geometry.make(2, 3, 2, 1)
 _PAPER_STEM = Geometry.make(2, 2, 2, ceil_mode=True)  # ceil_mode keeps the stem's output shape at odd sizes
@@ -106,7 +106,7 @@ def make_plan(
 ) -> Plan:
     """The plan that replaces the selected sites by the operator `to`, such as "soft" or "lp:p=3".
 
-    `layers` is a selector (see `poolswap.selectors`); `op` narrows to "max" or "avg" sites; `exclude` are globs over
+    `layers` is a selector (see `surgery.selectors`); `op` narrows to "max" or "avg" sites; `exclude` are globs over
     paths; `include_global` also takes the head's global sites. `swaps` are more pairs of (selector, operator), which
     win over `layers`; with layers=None they are the whole plan. `options` are the operator's, as in beta=1.0.
     geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do. `init` is of every swap.

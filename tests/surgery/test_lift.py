@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from poolswap.lift import LiftError, is_lifted, lift, unlift, unwatch
-from poolswap.sites import find_pools
+from poolswap.surgery.lift import LiftError, is_lifted, lift, unlift, unwatch
+from poolswap.surgery.sites import find_pools
 
 
 @pytest.fixture

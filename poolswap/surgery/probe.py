@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from poolswap.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, fitted, make_inputs
 from poolswap.nn.base import WindowPool
+from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, call_input, read_call
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),

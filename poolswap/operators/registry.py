@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from poolswap.errors import InputError
+from poolswap.models.userfile import load_object, split_reference
 from poolswap.nn.ada import AdaPool, EDSCWPool
 from poolswap.nn.blur import BlurPool
 from poolswap.nn.dpp import DPPool
@@ -17,13 +18,12 @@ from poolswap.nn.gated import GatedPool
 from poolswap.nn.lip import LIPool
 from poolswap.nn.lp import LpPool
 from poolswap.nn.mixed import MixedPool
-from poolswap.nn.operator import Operator
 from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.nn.stochastic import StochasticPool
 from poolswap.nn.stock import AvgPool, MaxPool
-from poolswap.userfile import load_object, split_reference
+from poolswap.operators.operator import Operator
 
 __all__ = [
     "GROUP",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from poolswap.errors import InputError
-from poolswap.weights import load_into, read_state_dict, sha256_of
+from poolswap.models.weights import load_into, read_state_dict, sha256_of
 
 
 def net():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from poolswap.errors import InputError
-from poolswap.sites import find_pools
+from poolswap.surgery.sites import find_pools
 
 
 def on_meta(make, *args, **kwargs):

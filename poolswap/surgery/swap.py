@@ -8,17 +8,17 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from poolswap.calls import is_pool_module, windows_of
 from poolswap.errors import InputError
-from poolswap.head import pyramid, widened
 from poolswap.inputs import floating_tensor
-from poolswap.lift import is_lifted, lift, unlift, unwatch, watch
-from poolswap.nn.registry import find_operator
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
 from poolswap.nn.spp import SpatialPyramidPool
-from poolswap.plan import Plan, Swap
-from poolswap.probe import probe
-from poolswap.sites import PoolSite
+from poolswap.operators.registry import find_operator
+from poolswap.surgery.calls import is_pool_module, windows_of
+from poolswap.surgery.head import pyramid, widened
+from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
+from poolswap.surgery.plan import Plan, Swap
+from poolswap.surgery.probe import probe
+from poolswap.surgery.sites import PoolSite
 
 
 class Swapped(BaseModel):

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import checkpoint
 
-from poolswap.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
 from poolswap.errors import InputError
-from poolswap.sites import PoolSite
+from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
+from poolswap.surgery.sites import PoolSite
 
 
 class LiftError(RuntimeError):

@@ -15,15 +15,15 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from poolswap.errors import InputError, first_line
-from poolswap.names import Source, resolve
-from poolswap.torchvision_models import (
+from poolswap.models.names import Source, resolve
+from poolswap.models.torchvision import (
     build_torchvision,
     default_size,
     default_weights,
     size_arguments,
 )
-from poolswap.userfile import make_from_file
-from poolswap.weights import load_into, read_state_dict, sha256_of
+from poolswap.models.userfile import make_from_file
+from poolswap.models.weights import load_into, read_state_dict, sha256_of
 
 _IMAGE = (3, 224, 224)
 

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from poolswap.calls import Op, PoolingCall, is_pool_module, module_call
 from poolswap.geometry import Geometry
 from poolswap.inputs import Example
-from poolswap.probe import Event, Trace, probe
+from poolswap.surgery.calls import Op, PoolingCall, is_pool_module, module_call
+from poolswap.surgery.probe import Event, Trace, probe
 
 Kind = Literal["module", "functional"]
 Scope = Literal["window", "global"]

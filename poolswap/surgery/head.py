@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from poolswap.calls import PoolingCall
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
 from poolswap.nn.spp import SpatialPyramidPool
+from poolswap.surgery.calls import PoolingCall
 
 _HINT = "replace the head with soft: --to soft --include-global"
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from poolswap.errors import InputError, NothingToReplaceError
-from poolswap.plan import make_plan
-from poolswap.selectors import Candidates, select
-from poolswap.sites import find_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.selectors import Candidates, select
+from poolswap.surgery.sites import find_pools
 
 
 class Tower(nn.Module):

@@ -9,9 +9,9 @@ import torch
 
 from poolswap.checkpoint import load_model, save_checkpoint
 from poolswap.inputs import make_inputs
-from poolswap.plan import make_plan
-from poolswap.sites import find_pools
-from poolswap.swap import swap_pools
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 FEW = ["timm:resnet10t", "timm:ghostnetv2_100", "torchvision:squeezenet1_1", "torchvision:shufflenet_v2_x0_5"]
 

@@ -1,0 +1,1 @@
+"""Names, builders and weights: from what a user types to a model of timm, torchvision or the user's own file."""
