@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import sys
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
-from unittest import mock
 
 import torchvision
 from torch import nn
@@ -55,8 +54,8 @@ def build_torchvision(
     if weights is None and name.endswith(("googlenet", "inception_v3")):
         defaults["init_weights"] = initialise  # unset, it warns
     entry = None if weights is None else _entry(name, weights)
-    with nullcontext() if fetch else _loading_nothing():
-        model: nn.Module = builder(weights=entry, progress=False, **defaults, **arguments)
+    given = entry if entry is None or fetch else _AsDrawn(entry)
+    model: nn.Module = builder(weights=given, progress=False, **defaults, **arguments)
     return model
 
 
@@ -95,11 +94,29 @@ def _entry(name: str, weights: str) -> WeightsEnum:
     return entries[tag]
 
 
-@contextmanager
-def _loading_nothing() -> Iterator[None]:
-    """Given weights, builders set the model up differently (frozen norms, classes, sizes); do that, and load none."""
-    with (
-        mock.patch.object(WeightsEnum, "get_state_dict", return_value={}),
-        mock.patch.object(nn.Module, "load_state_dict", return_value=None),
-    ):
-        yield
+class _AsDrawn:
+    """An entry of weights whose tensors are those that the model was drawn with.
+
+    Builders set a model up as its entry says (frozen norms, classes, sizes, auxiliary heads), and then load the entry's
+    state dict. This one passes for the entry everywhere, but for that state dict: it is the new model's own.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, entry: WeightsEnum) -> None:
+        self._entry = entry
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._entry)
+
+    def __eq__(self, other: object) -> bool:
+        return self._entry is other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entry, name)
+
+    def get_state_dict(self, *_: Any, **__: Any) -> Mapping[str, Any]:
+        """What the builder, which calls this as `model.load_state_dict(weights.get_state_dict())`, has made so far."""
+        model: nn.Module = sys._getframe(1).f_locals["model"]
+        return model.state_dict()
