@@ -5,30 +5,41 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from poolswap.inputs import Example, evaluating, outputs_of, seeded_inputs
+from poolswap.inputs import Example, all_outputs_of, evaluating, seeded_inputs
 
 _KEPT = 16
 
 
 class Output(BaseModel):
-    """One output tensor: its first values, and the Euclidean norm of all of them."""
+    """One output tensor: its first values, and the Euclidean norm of all of them.
+
+    `exact` is set for integers and booleans, which may not differ at all: a SHA-256 over their bytes.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     shape: tuple[int, ...]
     first: tuple[float, ...]
     norm: float
+    exact: str | None = None
+
+    @classmethod
+    def of(cls, y: Tensor) -> Output:
+        """Of an output on the CPU."""
+        first, norm = tuple(y.flatten()[:_KEPT].tolist()), float(y.double().norm())
+        return cls(shape=tuple(y.shape), first=first, norm=norm, exact=None if y.is_floating_point() else _digest([y]))
 
 
 class Fingerprint(BaseModel):
     """The recipe of the input (`poolswap.inputs.seeded_inputs`) and what came out, in eval mode.
 
-    `input_sha256` tells whether the recipe still gives the same input. `sha256` is over the bytes of the outputs in
-    float32, and holds only on the same machine and versions.
+    `input_sha256` tells whether the recipe still gives the same input. `sha256` is over the bytes of the outputs,
+    floating point ones in float32, and holds only on the same machine and versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,9 +50,17 @@ class Fingerprint(BaseModel):
     outputs: tuple[Output, ...]
     sha256: str
 
+    @property
+    def compares(self) -> bool:
+        """Whether there is anything to compare: a forward may give nothing that holds a value."""
+        return any(torch.Size(output.shape).numel() for output in self.outputs)
+
     def distance(self, other: Fingerprint) -> float:
-        """Largest difference of kept values and norms, relative to their magnitude; inf where shapes differ."""
-        if [output.shape for output in self.outputs] != [output.shape for output in other.outputs]:
+        """Largest difference of kept values and norms, relative to their magnitude.
+
+        It is inf where shapes differ, or integers do.
+        """
+        if [(output.shape, output.exact) for output in self.outputs] != [(y.shape, y.exact) for y in other.outputs]:
             return float("inf")
         pairs = list(zip(self.outputs, other.outputs, strict=True))
         values = max((_distance(a.first, b.first) for a, b in pairs), default=0.0)
@@ -54,17 +73,21 @@ def fingerprint(
     """Run the model on its device and in its dtype; its mode is put back. Raises ValueError for absurd input sizes."""
     inputs = seeded_inputs(model, input_size, seed=seed, batch=batch, example=example)
     with evaluating(model):
-        outputs = [output.float().cpu() for output in outputs_of(model, inputs)]
+        outputs = [_plain(output) for output in all_outputs_of(model, inputs)]
     return Fingerprint(
         seed=seed,
         batch=batch,
         input_sha256=_digest(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)),
-        outputs=tuple(
-            Output(shape=tuple(y.shape), first=tuple(y.flatten()[:_KEPT].tolist()), norm=float(y.double().norm()))
-            for y in outputs
-        ),
+        outputs=tuple(map(Output.of, outputs)),
         sha256=_digest(outputs),
     )
+
+
+def _plain(output: Tensor) -> Tensor:
+    """On the CPU, floating point as float32, complex numbers as pairs."""
+    output = output.detach().cpu()
+    output = torch.view_as_real(output.resolve_conj()) if output.is_complex() else output
+    return output.float() if output.is_floating_point() else output
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

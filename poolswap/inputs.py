@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 Args = tuple[Any, ...]
@@ -56,10 +56,55 @@ def seeded_inputs(
 
 def outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Every floating point output of one forward, the inputs moved to the model's device and dtype."""
+    return [tensor for tensor in all_outputs_of(model, inputs) if tensor.is_floating_point()]
+
+
+def all_outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """Every tensor that one forward gives, integers and booleans too.
+
+    Where there are some, and all are empty, as of a detector that found no box, what its children gave comes with them.
+    """
     args, kwargs = fitted(model, inputs)
-    with torch.no_grad():
-        output = model(*args, **kwargs)
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    inner: list[Tensor] = []
+    keep = [child.register_forward_hook(lambda *call: inner.extend(tensors_in(call[-1]))) for child in model.children()]
+    try:
+        with torch.no_grad():
+            outputs = list(tensors_in(model(*args, **kwargs)))
+    finally:
+        for handle in keep:
+            handle.remove()
+    return outputs if any(output.numel() for output in outputs) or not outputs else [*outputs, *inner]
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in an output, in order, each once: in containers, dataclasses, and objects that hold attributes.
+
+    Modules are not looked into: an output that refers to its model does not give its weights.
+    """
+    waiting, seen = [value], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, nn.Module) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            yield item
+        else:
+            waiting.extend(reversed(list(_parts(item))))
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    slots = (name for cls in type(value).__mro__ for name in _names(vars(cls).get("__slots__", ())))
+    held = {**{name: getattr(value, name, None) for name in slots}, **getattr(value, "__dict__", {})}
+    return held.values()
+
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 def floating_tensor(model: nn.Module) -> Tensor | None:

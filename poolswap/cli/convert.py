@@ -106,7 +106,7 @@ def convert(
     quiet: QuietOption = False,
 ) -> None:
     """Replace pooling layers, report the drift, and save a checkpoint that verifies."""
-    from poolswap.checkpoint import default_name, save_checkpoint
+    from poolswap.checkpoint import NOTHING_TO_COMPARE, default_name, save_checkpoint
     from poolswap.errors import InputError
     from poolswap.export import default_path, export_model, find_format
     from poolswap.files import check_writable, save_state_dict, write_text
@@ -173,6 +173,8 @@ def convert(
         save_state_dict(net, state_dict, force=force)
     made = export_model(net, manifest, exported, to=export, force=force) if export and exported else None
     _print_conversion(output, spec, report, drift, target, made)
+    if not manifest.fingerprint.compares:
+        output.warn(f"{NOTHING_TO_COMPARE}, so {target} will not verify: let forward return tensors")
 
 
 def _recover(
