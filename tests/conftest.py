@@ -1,12 +1,31 @@
-"""One profile for hypothesis: the same examples every time, and no deadline on a shared machine."""
+"""A process for each core and one torch thread in each; hypothesis draws the same examples every time."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts; processes that tests start inherit it
 
 import pytest
+import torch
 from hypothesis import settings
 
 from poolswap.operators.registry import OPERATORS
 
-settings.register_profile("poolswap", deadline=None, derandomize=True)
+settings.register_profile("poolswap", deadline=None, derandomize=True)  # no deadline on a shared machine
 settings.load_profile("poolswap")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Tests asked for by name run in this very process: they start sooner, and `-s` shows what they print."""
+    return 0 if all("::" in argument for argument in config.args) else None
+
+
+@pytest.fixture
+def three_threads():
+    """For what holds only, or only says something, where torch has threads to give work to."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

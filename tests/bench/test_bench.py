@@ -42,11 +42,11 @@ def test_peak_memory_sees_what_a_call_takes_and_not_what_lay_there() -> None:
     assert 30 * 2**20 <= large < 50 * 2**20  # two results of 16 MiB
 
 
+@pytest.mark.usefixtures("three_threads")
 def test_threads_are_put_back() -> None:
-    before = torch.get_num_threads()
     with threads(1) as count:
         assert count == torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 3
 
 
 def test_the_two_average_formulation_is_the_same_function() -> None:

@@ -325,6 +325,7 @@ def _pool_in_a_worker(_: int) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("three_threads")
 def test_forked_workers_do_not_hang() -> None:
     soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1)  # the parent has started its threads
     with multiprocessing.get_context("fork").Pool(2) as pool:
