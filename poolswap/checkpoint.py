@@ -147,7 +147,7 @@ def save_checkpoint(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InputError(f"{path.name} must end in .safetensors", f"--out {path.stem}.safetensors")
+        raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
     tensors = _separate(model.state_dict())
     with atomic_path(path, force=force) as temporary:
         manifest = Manifest(
@@ -181,7 +181,7 @@ def load_checkpoint(path: Path | str, *, trust_code: bool = False) -> tuple[nn.M
     if files and not trust_code:
         raise InputError(
             f"{path} was made from {files[0]}, and loading it would run that file",
-            "if you trust the file, load with --trust-code (trust_code=True)",
+            "if you trust the file, load with trust_code=True",
         )
     for operator in manifest.plan.operators:
         load_operator(operator)
@@ -264,7 +264,7 @@ def _user_files(manifest: Manifest) -> list[str]:
 
 def _read(path: Path, *, weights: bool = True) -> tuple[Manifest, dict[str, Tensor]]:
     if not path.is_file():
-        raise InputError(f"there is no file {path}", "make one with poolswap convert MODEL --layers all")
+        raise InputError(f"there is no file {path}", "make one with poolswap convert MODEL")
     _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:

@@ -17,13 +17,13 @@ from poolswap.errors import InputError
 def check_writable(path: Path, *, force: bool) -> None:
     """Raise InputError where the file exists and must not be replaced, or its folder cannot be written to."""
     if path.exists() and not force:
-        raise InputError(f"{path} exists already", "replace it with --force, or name another file with --out")
+        raise InputError(f"{path} exists already", "replace it with force=True, or name another file")
     if path.is_dir():
-        raise InputError(f"{path} is a folder", "name a file with --out")
+        raise InputError(f"{path} is a folder", "name a file")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere with --out")
+        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere")
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or use --out"
+            f"{path} cannot be written: {error.strerror or error}", "free some space, or name a file elsewhere"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

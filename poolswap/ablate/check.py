@@ -1,4 +1,4 @@
-"""The condition of `poolswap report --check`: parsed, never evaluated as code."""
+"""A condition that a report must meet: parsed, never evaluated as code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHECK = re.compile(
     r"\s*(?P<metric>\w+)\s*(?P<operator>>=|<=|==|>|<)\s*(?P<bound>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
     r"(?:\s+for\s+(?P<filter>.+?))?\s*"
 )
-_EXAMPLE = "write for example --check 'top1_delta >= -0.5' or 'latency_ratio < 1.2 for adapt=finetune, layers=5'"
+_EXAMPLE = "write for example 'top1_delta >= -0.5' or 'latency_ratio < 1.2 for adapt=finetune, layers=5'"
 
 Row = Mapping[str, object]
 
@@ -39,10 +39,12 @@ class Check:
         """The rows for which it does not hold, as for one without the number. Raises InputError where none is meant."""
         for name in (self.metric, *(name for name, _ in self.only)):
             if rows and name not in rows[0]:
-                raise InputError(f"--check: there is no column {name!r}", f"the columns are {', '.join(rows[0])}")
+                raise InputError(f"there is no column {name!r}", f"the columns are {', '.join(rows[0])}")
         meant = [row for row in rows if all(str(row[name]) == value for name, value in self.only)]
         if not meant:
-            raise InputError(f"--check {self.text!r} is about no row of the report", "leave out, or correct, its 'for'")
+            raise InputError(
+                f"the check {self.text!r} is about no row of the report", "leave out, or correct, its 'for'"
+            )
         return [row for row in meant if not self._holds(row[self.metric])]
 
     def _holds(self, value: object) -> bool:
@@ -53,11 +55,11 @@ def parse_check(text: str) -> Check:
     """The check that the text says. Raises InputError."""
     match = _CHECK.fullmatch(text)
     if match is None:
-        raise InputError(f"--check {text!r} is not METRIC OPERATOR NUMBER", _EXAMPLE)
+        raise InputError(f"the check {text!r} is not METRIC OPERATOR NUMBER", _EXAMPLE)
     only = []
     for item in (match["filter"] or "").split(",") if match["filter"] else ():
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not name or not value:
-            raise InputError(f"--check: {item.strip()!r} is not COLUMN=VALUE", _EXAMPLE)
+            raise InputError(f"{item.strip()!r} of the check is not COLUMN=VALUE", _EXAMPLE)
         only.append((name, value))
     return Check(text.strip(), match["metric"], match["operator"], float(match["bound"]), tuple(only))

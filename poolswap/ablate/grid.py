@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from poolswap.ablate.study import Adapt, Order, Study, parse_layers
+from poolswap.ablate.study import Adapt, Order, Study, parse_counts
 from poolswap.checkpoint import load_model
 from poolswap.errors import InputError
 from poolswap.models.userfile import split_reference
@@ -114,10 +114,10 @@ def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
     Raises NothingToReplaceError where the model has no such layer, InputError where the study does not fit it.
     """
     _check(study)
-    everything = make_plan(sites, "all", op=study.kind, exclude=study.exclude, include_global=study.include_global)
+    everything = make_plan(sites, "all", op=study.op, exclude=study.exclude, include_global=study.include_global)
     places = {swap.site.path: swap.site for swap in everything.swaps}
     base = _common(study)
-    files = {to: _files(study, to) for to in (None, *study.to)}
+    files = {to: _files(study, to) for to in (None, *study.operators)}
     cells, trials = [], {}
     for layers, order, to, paths in _rows(study, tuple(places)):
         for adapt in study.adapt:
@@ -133,9 +133,9 @@ def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
 
 def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | None, str | None, tuple[str, ...]]]:
     yield 0, None, None, ()
-    counts = parse_layers(study.layers, len(paths))
+    counts = parse_counts(study.counts, len(paths))
     for order in study.order:
-        for to in study.to:
+        for to in study.operators:
             for n in counts:
                 if order == "single":
                     yield 1, order, to, paths[n - 1 : n]
@@ -144,14 +144,14 @@ def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | N
 
 
 def _check(study: Study) -> None:
-    for to in study.to:
+    for to in study.operators:
         parse_operator(to)
     if study.weights == "random" and not study.model.endswith(".safetensors"):
         pointless = [adapt for adapt in study.adapt if adapt != "scratch"]
         if pointless:
             raise InputError(
                 f"adapt {pointless[0]} starts from trained weights, and these are random",
-                "give --pretrained or --checkpoint FILE, or train with --adapt scratch",
+                "give weights='pretrained' or weights=FILE, or train with adapt='scratch'",
             )
 
 

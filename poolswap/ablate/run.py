@@ -176,5 +176,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
-        raise InputError(f"--shard {text!r} is not I/N with I from 1 to N", "write for example --shard 1/4")
+        raise InputError(f"shard={text!r} is not I/N with I from 1 to N", "write for example shard='1/4'")
     return number, of

@@ -86,7 +86,7 @@ class RunFolder:
     def open(self, study: Study, grid: Grid) -> None:
         """Make the folder, or go on in one: results of an earlier study stay, and are used where the keys agree."""
         if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is not a runs folder and is not empty", "name another with --out")
+            raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
         write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
         write_text(self.path / "study.yaml", study.dumps(), force=True)

@@ -20,9 +20,10 @@ _RANGE = re.compile(r"(\d+|all)(?:\.\.(\d+|all))?")
 class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
-    `layers` are counts, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer alone. `seeds`
-    may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state dict. `recipe`
-    are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training images.
+    `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
+    alone. `seeds` may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state
+    dict. `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training
+    images.
     """
 
     noun: ClassVar[str] = "study"
@@ -35,19 +36,19 @@ class Study(Settings):
     in_chans: int | None = Field(default=None, ge=1)
     input_size: tuple[int, ...] | None = None
     model_args: dict[str, Any] = Field(default_factory=dict)
-    layers: str = "0..all"
+    counts: str = "0..all"
     order: tuple[Order, ...] = Field(default=("forward",), min_length=1)
-    to: tuple[str, ...] = Field(default=("soft",), min_length=1)
+    operators: tuple[str, ...] = Field(default=("soft",), min_length=1)
     adapt: tuple[Adapt, ...] = Field(default=("none",), min_length=1)
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    kind: Literal["max", "avg"] | None = None
+    op: Literal["max", "avg"] | None = None
     exclude: tuple[str, ...] = ()
     include_global: bool = False
     batch_size: int = Field(default=64, ge=1)
     recalibrate_batches: int | None = Field(default=None, ge=1)
     recipe: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("order", "to", "adapt", "exclude", mode="before")
+    @field_validator("order", "operators", "adapt", "exclude", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -57,14 +58,14 @@ class Study(Settings):
     def _number_of_seeds(cls, value: Any) -> Any:
         return tuple(range(value)) if isinstance(value, int) else value
 
-    @field_validator("order", "to", "adapt", "seeds")
+    @field_validator("order", "operators", "adapt", "seeds")
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(value))
 
-    @field_validator("layers", mode="before")
+    @field_validator("counts", mode="before")
     @classmethod
-    def _layers_are_text(cls, value: Any) -> Any:
+    def _counts_are_text(cls, value: Any) -> Any:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
     def dumps(self) -> str:
@@ -72,7 +73,7 @@ class Study(Settings):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
 
 
-def parse_layers(text: str, available: int) -> tuple[int, ...]:
+def parse_counts(text: str, available: int) -> tuple[int, ...]:
     """ "0..all", "1,3,all" -> sorted counts of at most `available`, without 0: the control is always there.
 
     Raises InputError for anything else.
@@ -81,11 +82,13 @@ def parse_layers(text: str, available: int) -> tuple[int, ...]:
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
-            raise InputError(f"--layers {text!r} is not a list of counts", "write for example --layers 0..all or 1,3")
+            raise InputError(
+                f"counts={text!r} is not a list of counts", "write for example counts='0..all' or counts='1,3'"
+            )
         first, last = (available if end == "all" else int(end) for end in (match[1], match[2] or match[1]))
         if not first <= last <= available:
             raise InputError(
-                f"--layers {part.strip()!r} asks for up to {last} of {available} layers",
+                f"counts={part.strip()!r} asks for up to {last} of {available} layers",
                 f"counts go from 0 to {available}; poolswap inspect MODEL lists the layers",
             )
         counts.update(range(first, last + 1))

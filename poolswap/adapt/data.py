@@ -71,7 +71,7 @@ def load_data(
         )
     count = len(train_classes) or num_classes
     if not count:
-        raise InputError(f"{name} does not say how many classes it has", "tell with --num-classes N")
+        raise InputError(f"{name} does not say how many classes it has", "tell with num_classes=N")
     if train_classes and len(train_classes) < 2:
         raise InputError(f"{name} has one class only: {train_classes[0]}", f"{_LAYOUT}, one folder per class")
     return Data(train, val, count, name, train_classes)

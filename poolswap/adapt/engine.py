@@ -45,10 +45,10 @@ def make_accelerator(recipe: Recipe, folder: Path, device: str | None) -> Accele
     share = accelerator.num_processes * recipe.grad_accumulation
     if recipe.batch_size % share:
         raise InputError(
-            f"a batch of {recipe.batch_size} does not split into {share} equal parts", f"--batch-size {share * 16}"
+            f"a batch of {recipe.batch_size} does not split into {share} equal parts", f"batch_size={share * 16}"
         )
     if is_sharded(accelerator) and recipe.ema:
-        raise InputError("an average of the weights (--ema) does not go with FSDP", "leave out --ema")
+        raise InputError("an average of the weights (ema=) does not go with FSDP", "leave out ema=")
     return accelerator
 
 
@@ -63,9 +63,7 @@ def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, forc
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"the folder {folder} cannot be made: {error.strerror}", "name another with --out"
-            ) from None
+            raise InputError(f"the folder {folder} cannot be made: {error.strerror}", "name another folder") from None
     accelerator.wait_for_everyone()
     old = [name for name in (BEST, LAST, _EPOCHS) if (folder / name).exists()]
     if force:
@@ -75,9 +73,9 @@ def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, forc
             for name in old:
                 (folder / name).unlink()
     elif has_state(folder) and not resume:
-        raise InputError(f"{folder} holds a training", "go on with --resume, or start again with --force")
+        raise InputError(f"{folder} holds a training", "go on with resume=True, or start again with force=True")
     elif old and not has_state(folder):
-        raise InputError(f"{folder / old[0]} exists already", "start again with --force, or name another with --out")
+        raise InputError(f"{folder / old[0]} exists already", "start again with force=True, or name another folder")
     accelerator.wait_for_everyone()
 
 

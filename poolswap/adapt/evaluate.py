@@ -84,7 +84,9 @@ def evaluate(
     if not count:
         raise InputError("there is no image to evaluate", "check the validation images")
     if infinite:
-        raise CheckError(f"the outputs of {infinite:.0f} of {count:.0f} images are not finite", "lower --lr")
+        raise CheckError(
+            f"the outputs of {infinite:.0f} of {count:.0f} images are not finite", "train with a lower lr="
+        )
     filled, confident, right = sums[_COUNTS:].view(3, _BINS)
     return Evaluation(
         top1=100 * top1 / count,
@@ -113,7 +115,7 @@ def check_classifier(logits: Tensor, classes: int | None) -> int:
     if classes is not None and width != classes:
         raise InputError(
             f"the model has {width} classes, the data {classes}",
-            f"make the model with --num-classes {classes}, or use other data",
+            f"make the model with num_classes={classes}, or use other data",
         )
     return width
 

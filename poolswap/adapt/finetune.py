@@ -128,7 +128,7 @@ def finetune(
                 if not math.isfinite(mean):
                     raise CheckError(
                         f"the loss is {mean} in epoch {epoch + 1}, after {progress.updates} updates",
-                        f"lower --lr ({recipe.lr:g}) or set --clip-grad 1; earlier epochs are safe in {folder}",
+                        f"lower lr={recipe.lr:g} or set clip_grad=1; earlier epochs are safe in {folder}",
                     )
                 accelerator.backward(loss)
                 if recipe.clip_grad and accelerator.sync_gradients:

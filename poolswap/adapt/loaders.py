@@ -52,7 +52,7 @@ class Loader:
         if train and len(dataset) < batch_size:
             raise InputError(
                 f"a batch of {batch_size} is more than the {len(dataset)} training images",
-                f"--batch-size {max(len(dataset), 1)}",
+                f"batch_size={max(len(dataset), 1)}",
             )
         if world > 1 and is_iterable(dataset):
             raise InputError("several processes cannot share a streaming data set", "use a folder, torch/ or hfds/")
@@ -87,7 +87,7 @@ class Loader:
         for images, targets, bad in self._raw(epoch, start):
             self.bad += bad
             if bad and self.on_bad_image == "fatal":
-                raise InputError(f"an image cannot be read: {bad[0]}", "remove it, or go on with --on-bad-image skip")
+                raise InputError(f"an image cannot be read: {bad[0]}", "remove it, or go on with on_bad_image='skip'")
             if images is None or targets is None:
                 if self.train:
                     raise InputError(f"no image of a whole batch can be read: {bad[0]}", "check the training images")
@@ -114,7 +114,7 @@ class Loader:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise InputError(f"a process that reads images was lost: {first_line(error)}", "--workers 0") from error
+            raise InputError(f"a process that reads images was lost: {first_line(error)}", "workers=0") from error
 
 
 def loaders(

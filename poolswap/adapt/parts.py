@@ -31,7 +31,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             **momentum,
         )
     except (ValueError, AssertionError, TypeError) as error:
-        raise InputError(f"--opt {recipe.opt}: {first_line(error)}", "for example --opt adamw or --opt sgd") from error
+        raise InputError(f"opt={recipe.opt!r}: {first_line(error)}", "for example opt='adamw' or opt='sgd'") from error
     return optimizer
 
 
@@ -49,7 +49,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_
             updates_per_epoch=updates_per_epoch,
         )
     except (ValueError, AssertionError) as error:
-        raise InputError(f"--sched {recipe.sched}: {first_line(error)}", "for example --sched cosine") from error
+        raise InputError(f"sched={recipe.sched!r}: {first_line(error)}", "for example sched='cosine'") from error
     if schedule is None:
         return lambda update: None
     step: Callable[[int], None] = schedule.step_update
@@ -93,10 +93,10 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> list[nn.Module]:
     for pattern in patterns:
         named = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
         if not named:
-            raise InputError(f"--freeze {pattern!r} matches no parameter", "write for example --freeze 'layer1.*'")
+            raise InputError(f"freeze={pattern!r} matches no parameter", "write for example freeze=['layer1.*']")
         for parameter in named:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("every parameter is frozen", "leave a part of the model free: --freeze fewer")
+        raise InputError("every parameter is frozen", "leave a part of the model free")
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.weight is not None]
     return [norm for norm in norms if not norm.weight.requires_grad]

@@ -50,5 +50,5 @@ def recalibrate(
                 if not seen:
                     norm.load_state_dict({**norm.state_dict(), **buffers})
     if not seen:
-        raise InputError("there is no batch to recalibrate with", "give more images, or --batches N above 0")
+        raise InputError("there is no batch to recalibrate with", "give more images, or more batches")
     return len(norms)

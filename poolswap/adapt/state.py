@@ -55,7 +55,7 @@ def save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema: 
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"the training state cannot be written to {folder}: {first_line(error)}",
-            "free some space, then go on with --resume",
+            "free some space, then go on with resume=True",
         ) from error
 
 
@@ -90,14 +90,14 @@ def load_state(accelerator: Accelerator, folder: Path, fresh: Progress, ema: nn.
     try:
         progress = Progress.model_validate_json((states[-1] / _PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{states[-1]} is damaged", "start again without --resume, with --force") from None
+        raise InputError(f"{states[-1]} is damaged", "start again with force=True, without resume=True") from None
     ours = json.loads(json.dumps(fresh.definition))
     if progress.definition != ours:
         both = {**progress.definition, **ours}
         odd = [key for key in both if progress.definition.get(key) != ours.get(key)]
         raise InputError(
             f"{folder} holds a training of another {', '.join(odd)}",
-            "give the same settings, another --out, or start again with --force",
+            "give the same settings, name another folder, or start again with force=True",
         )
     accelerator.load_state(str(states[-1]))
     if ema is not None:

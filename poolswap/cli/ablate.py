@@ -36,14 +36,14 @@ def ablate(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="As in convert; the study may name it.")] = None,
     study: Annotated[Path | None, typer.Option(metavar="FILE", help="A study in YAML; options override it.")] = None,
     data: Annotated[str | None, typer.Option(metavar="DATA", help="As in evaluate: digits, a folder, ...")] = None,
-    layers: Annotated[str | None, typer.Option(help="How many to replace: 0..all, 1,3,all. [0..all]")] = None,
+    counts: Annotated[str | None, typer.Option(help="How many layers to replace: 0..all, 1,3,all. [0..all]")] = None,
     order: Annotated[str | None, typer.Option(help="forward, backward, single (one at a time), by comma.")] = None,
-    to: Annotated[str | None, typer.Option(help="Operators, by comma. [soft]")] = None,
+    operators: Annotated[str | None, typer.Option(help="Operators, by comma. [soft]")] = None,
     adapt: Annotated[str | None, typer.Option(help="none, recalibrate, finetune, scratch, by comma. [none]")] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The same as --adapt scratch.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds. [3]")] = None,
-    recipe: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A field of the training recipe: epochs=5.")
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the training recipe: epochs=5.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a batch. [64]")] = None,
     pretrained: PretrainedOption = False,
@@ -51,7 +51,7 @@ def ablate(
     num_classes: NumClassesOption = None,
     in_chans: InChansOption = None,
     input_size: InputSizeOption = None,
-    model_arg: ModelArgOption = None,
+    model_args: ModelArgOption = None,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Runs folder; one that exists is gone on with.")] = Path(
         "ablation"
     ),
@@ -81,16 +81,16 @@ def ablate(
     given = {
         "model": model,
         "data": data,
-        "layers": layers,
+        "counts": counts,
         "order": _parts(order),
-        "to": _operators(to),
+        "operators": _operators(operators),
         "adapt": ["scratch"] if from_scratch else _parts(adapt),
         "seeds": seeds,
         "batch_size": batch_size,
         "weights": _weights(pretrained, checkpoint),
         "num_classes": num_classes,
         "in_chans": in_chans,
-        **_shapes(input_size, model_arg, recipe, fields),
+        **_shapes(input_size, model_args, setting, fields),
     }
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value is not None}})
     grid = grid_of(asked)
@@ -159,15 +159,15 @@ def _weights(pretrained: bool, checkpoint: Path | None) -> str | None:
 
 
 def _shapes(
-    input_size: str | None, model_arg: list[str] | None, recipe: list[str] | None, fields: dict[str, Any]
+    input_size: str | None, model_args: list[str] | None, recipe: list[str] | None, fields: dict[str, Any]
 ) -> dict[str, Any]:
     """The options that are parsed first; pairs are added to those of the study."""
     from poolswap.models.load import parse_input_size, parse_model_args
 
     return {
         "input_size": parse_input_size(input_size) if input_size else None,
-        "model_args": {**fields.get("model_args", {}), **parse_model_args(model_arg)} if model_arg else None,
-        "recipe": {**fields.get("recipe", {}), **parse_model_args(recipe)} if recipe else None,
+        "model_args": {**fields.get("model_args", {}), **parse_model_args(model_args)} if model_args else None,
+        "recipe": {**fields.get("recipe", {}), **parse_model_args(recipe, "setting")} if recipe else None,
     }
 
 

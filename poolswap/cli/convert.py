@@ -99,7 +99,7 @@ def convert(
     num_classes: NumClassesOption = None,
     in_chans: InChansOption = None,
     input_size: InputSizeOption = None,
-    model_arg: ModelArgOption = None,
+    model_args: ModelArgOption = None,
     example: ExampleOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -136,7 +136,7 @@ def convert(
         num_classes=num_classes,
         in_chans=in_chans,
         input_size=input_size,
-        model_arg=model_arg,
+        model_args=model_args,
     )
     inputs = example_of(example)
     if given is None:

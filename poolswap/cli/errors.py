@@ -10,6 +10,7 @@ import traceback
 import typer
 
 from poolswap.cli import output
+from poolswap.cli.speech import to_flags
 from poolswap.errors import ExitCode, PoolswapError
 
 DEBUG_VARIABLE = "POOLSWAP_DEBUG"
@@ -33,7 +34,7 @@ def report(error: BaseException) -> ExitCode:
     if debugging():
         traceback.print_exception(error, file=sys.stderr)
     message, hint, code = describe(error)
-    output.error(message, hint)
+    output.error(to_flags(message), to_flags(hint) if hint else None)
     return code
 
 

@@ -53,7 +53,7 @@ def evaluate(
     num_classes: NumClassesOption = None,
     in_chans: InChansOption = None,
     input_size: InputSizeOption = None,
-    model_arg: ModelArgOption = None,
+    model_args: ModelArgOption = None,
     trust_code: TrustCodeOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -76,7 +76,7 @@ def evaluate(
         num_classes=num_classes,
         in_chans=in_chans,
         input_size=input_size,
-        model_arg=model_arg,
+        model_args=model_args,
     )
     _, loader = loaders(images, batch_size, workers, on_bad_image=on_bad_image.value)
     with output.progress("evaluating", len(loader)) as advance:

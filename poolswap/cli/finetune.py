@@ -74,7 +74,7 @@ def finetune(
     num_classes: NumClassesOption = None,
     in_chans: InChansOption = None,
     input_size: InputSizeOption = None,
-    model_arg: ModelArgOption = None,
+    model_args: ModelArgOption = None,
     trust_code: TrustCodeOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -115,7 +115,7 @@ def finetune(
         "on_bad_image": on_bad_image.value if on_bad_image else None,
     }
     fields = Recipe.read(recipe) if recipe else {}
-    fields |= parse_model_args(setting or [], "--set")
+    fields |= parse_model_args(setting or [], "setting")
     fields |= {key: value for key, value in given.items() if value is not None and value != []}
     settings = Recipe.make(fields)
     net, spec, plan, images = load_all(
@@ -131,7 +131,7 @@ def finetune(
         num_classes=num_classes,
         in_chans=in_chans,
         input_size=input_size,
-        model_arg=model_arg,
+        model_args=model_args,
     )
     if from_scratch:
         net, spec = renew(spec, plan, seed=settings.seed)

@@ -28,7 +28,7 @@ def inspect(
     num_classes: NumClassesOption = None,
     in_chans: InChansOption = None,
     input_size: InputSizeOption = None,
-    model_arg: ModelArgOption = None,
+    model_args: ModelArgOption = None,
     example: ExampleOption = None,
     trust_code: TrustCodeOption = False,
     as_json: JsonOption = False,
@@ -43,7 +43,7 @@ def inspect(
         num_classes=num_classes,
         in_chans=in_chans,
         input_size=input_size,
-        model_arg=model_arg,
+        model_args=model_args,
         trust_code=trust_code,
     )
     sites = find_pools(net, spec.input_size, example=example_of(example))

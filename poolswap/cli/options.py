@@ -52,7 +52,7 @@ def load(
     num_classes: int | None = None,
     in_chans: int | None = None,
     input_size: str | None = None,
-    model_arg: list[str] | None = None,
+    model_args: list[str] | None = None,
     pretrained: bool = False,
     checkpoint: Path | None = None,
     seed: int = 0,
@@ -71,7 +71,7 @@ def load(
         num_classes=num_classes,
         in_chans=in_chans,
         input_size=parse_input_size(input_size) if input_size else None,
-        model_args=parse_model_args(model_arg or []),
+        model_args=parse_model_args(model_args or []),
         seed=seed,
         trust_code=trust_code,
     )

@@ -21,7 +21,7 @@ def write(job: Job, path: Path) -> None:
         with quiet():
             get_cpp_compiler()
     except Exception as error:
-        raise InputError("aoti needs a C++ compiler", "install g++, or --to pt2") from error
+        raise InputError("aoti needs a C++ compiler", "install g++, or try the format pt2") from error
     traced = program(job)
     try:
         with quiet():
@@ -31,7 +31,7 @@ def write(job: Job, path: Path) -> None:
                 inductor_configs={"aot_inductor.metadata": job.metadata},
             )
     except Exception as error:
-        raise InputError(f"AOTInductor cannot compile the model: {first_line(error)}", "try --to pt2") from error
+        raise InputError(f"AOTInductor cannot compile the model: {first_line(error)}", "try the format pt2") from error
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -110,7 +110,7 @@ def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Par
     if worst.difference > tolerance:
         raise CheckError(
             f"the exported file differs by {worst.difference:.1e} (relative) on {worst.input}, batch {worst.batch}",
-            f"more than {tolerance:g} is not accepted, and nothing was written; see --tolerance",
+            f"more than {tolerance:g} is not accepted, and nothing was written; tolerance= accepts more",
         )
     return parity
 
@@ -138,7 +138,7 @@ def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
     """An empty folder beside `path`; what the block leaves there is moved out when it ends well, `path` last."""
     if not form.suffixes and path.is_dir() and force:
         if not (path / "config.json").is_file():
-            raise InputError(f"{path} is a folder that no export made", "name another one with --out")
+            raise InputError(f"{path} is a folder that no export made", "name another place")
     else:
         check_writable(path, force=force)
     try:
@@ -155,5 +155,5 @@ def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
                 file.replace(path.parent / file.name)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or use --out"
+            f"{path} cannot be written: {error.strerror or error}", "free some space, or name another place"
         ) from error

@@ -1,4 +1,4 @@
-"""The one table of export formats: what `--to` takes, and what the help, the docs and the tests are made from."""
+"""The one table of export formats, and what the help, the docs and the tests are made from."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ class Format:
     def check_name(self, path: Path) -> None:
         """Raise InputError for a name that does not end as the format's files do."""
         if self.suffixes and not path.name.endswith(self.suffixes):
-            raise InputError(f"{path.name} must end in {' or '.join(self.suffixes)}", f"--out model{self.suffixes[0]}")
+            raise InputError(
+                f"{path.name} must end in {' or '.join(self.suffixes)}", f"name it {path.stem}{self.suffixes[0]}"
+            )
 
     def check_options(self, asked: dict[str, Any]) -> None:
         """Raise InputError for an option that the format has no use for."""
         for name in asked:
             if name not in self.options:
                 takers = ", ".join(f.name for f in FORMATS.values() if name in f.options)
-                raise InputError(f"{self.name} takes no --{name.replace('_', '-')}", f"it is for {takers}")
+                raise InputError(f"{self.name} takes no {name}=", f"it is for {takers}")
 
     def write(self, job: Job, path: Path) -> None:
         """Make the file, or the folder, at `path`; files that belong to it go beside it."""

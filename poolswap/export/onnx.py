@@ -37,7 +37,7 @@ def write(job: Job, path: Path) -> None:
         raise
     except Exception as error:
         raise InputError(
-            f"the model has no ONNX form: {first_line(error)}", "try another --opset, or --to pt2"
+            f"the model has no ONNX form: {first_line(error)}", "try another opset, or the format pt2"
         ) from error
 
 

@@ -24,7 +24,7 @@ def write(job: Job, path: Path) -> None:
                 model.set_rt_info(value, key)
             openvino.save_model(model, str(path), compress_to_fp16=False)
     except Exception as error:
-        raise InputError(f"OpenVINO cannot convert the model: {first_line(error)}", "try --to onnx") from error
+        raise InputError(f"OpenVINO cannot convert the model: {first_line(error)}", "try the format onnx") from error
 
 
 def runner(job: Job, path: Path) -> Runner:

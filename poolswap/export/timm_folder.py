@@ -19,7 +19,7 @@ def write(job: Job, path: Path) -> None:
     """Raises InputError for a model that is not timm's."""
     spec = job.manifest.model
     if spec.source != "timm":
-        raise InputError(f"{spec.reference} is not a timm model", "--to state-dict takes any model")
+        raise InputError(f"{spec.reference} is not a timm model", "the format state-dict takes any model")
     path.mkdir()
     save_for_hf(job.model, path, model_args=spec.model_args or None, safe_serialization=True)
     save_checkpoint(

@@ -38,7 +38,7 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
             )
             return plain
     except Exception as error:
-        hint = "leave out --dynamic-size" if job.dynamic_size else "export --to state-dict does not trace the model"
+        hint = "leave out dynamic_size=True" if job.dynamic_size else "the format state-dict needs no trace"
         raise InputError(f"torch.export cannot trace the model: {first_line(error)}", hint) from error
 
 

@@ -63,7 +63,7 @@ def compare(
 ) -> Comparison:
     """Pool the picture with windows of kernel x kernel side by side, restore it by interpolation, and compare.
 
-    An operator is what `--to` takes, in eval mode and as it starts: learnt ones have not learnt anything. The picture
+    An operator is in eval mode and as it starts: learnt ones have not learnt anything. The picture
     is cut to a multiple of the kernel, for the restored one to lie exactly on it. Raises InputError for an operator
     that is not known or a kernel that leaves fewer than 4 pixels a side.
     """

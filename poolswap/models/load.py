@@ -130,13 +130,13 @@ def build(spec: ModelSpec, device: torch.device | str | None = None, *, initiali
     return _make(spec, device, initialise=initialise)[0]
 
 
-def parse_model_args(items: Sequence[str], option: str = "--model-arg") -> dict[str, Any]:
+def parse_model_args(items: Sequence[str], name: str = "model_args") -> dict[str, Any]:
     """["key=value", ...] -> {key: value}; values are JSON, anything else is a string. Raises InputError."""
     parsed = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key.strip().isidentifier():
-            raise InputError(f"{option} {item!r} is not key=value", f"write for example {option} drop_rate=0.1")
+            raise InputError(f"{name}={item!r} is not KEY=VALUE", f"write for example {name}='drop_rate=0.1'")
         try:
             parsed[key.strip()] = json.loads(value)
         except (ValueError, RecursionError):
@@ -148,7 +148,7 @@ def parse_input_size(text: str) -> tuple[int, ...]:
     """ "3,224,224" or "3,16,112,112" -> a tuple of three or four positive ints. Raises InputError."""
     parts = text.split(",")
     if len(parts) not in (3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
-        raise InputError(f"--input-size {text!r} is not C,H,W or C,T,H,W", "write for example --input-size 3,224,224")
+        raise InputError(f"input_size={text!r} is not C,H,W or C,T,H,W", "write for example input_size=(3, 224, 224)")
     return tuple(int(part) for part in parts)
 
 
@@ -168,7 +168,7 @@ def _make(
             if key in _RESERVED or key.startswith("pretrained"):
                 raise InputError(
                     f"{key} is not an argument of the architecture",
-                    "weights come from --pretrained or --checkpoint, shapes from --num-classes and --in-chans",
+                    "weights come from weights='pretrained' or weights=FILE, shapes from num_classes= and in_chans=",
                 )
         try:
             if source == "timm":
@@ -190,14 +190,14 @@ def _make(
 def _pretrained(spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str | None]:
     """(model, spec, note). A classifier of another width is new, and drawn from the seed."""
     if spec.source == "file":
-        raise InputError(f"{spec.name} has no pretrained weights", "load them with --checkpoint FILE")
+        raise InputError(f"{spec.name} has no pretrained weights", "load them with weights=FILE")
     seed, note = None, None
     if spec.source == "torchvision":
         origin = default_weights(spec.name)
     else:
         cfg = get_pretrained_cfg(spec.name)
         if not timm.is_model_pretrained(spec.name):
-            raise InputError(f"timm has no pretrained weights for {spec.name}", "leave out --pretrained")
+            raise InputError(f"timm has no pretrained weights for {spec.name}", "leave out weights='pretrained'")
         origin = cfg.hf_hub_id or cfg.url or spec.name
         if spec.num_classes and spec.num_classes != cfg.num_classes:
             seed = spec.weights.seed
@@ -210,7 +210,7 @@ def _pretrained(spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str | None]:
     except OSError as error:
         raise InputError(
             f"the pretrained weights of {spec.reference} cannot be had: {first_line(error)}",
-            "go online once to fill the cache, or give a file with --checkpoint FILE",
+            "go online once to fill the cache, or give a file with weights=FILE",
         ) from error
     except Exception as error:
         raise InputError(
@@ -232,7 +232,7 @@ def _fitted(spec: ModelSpec) -> ModelSpec:
         differs = cfg.fixed_input_size and tuple(spatial) != tuple(cfg.input_size[1:])
         extra = {"img_size": spatial} if differs else {}
     if channels != takes:
-        hint = f"--in-chans {channels}" if spec.source == "timm" else "use timm's model of this kind with --in-chans"
+        hint = f"in_chans={channels}" if spec.source == "timm" else "use timm's model of this kind with in_chans="
         raise InputError(f"{spec.reference} takes {takes} channels, not {channels}", hint)
     return _with(spec, model_args={**extra, **spec.model_args})
 

@@ -67,6 +67,8 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
     if suffix == ".py":
         return InputError(f"{reference} does not say which model of the file", f"{reference}:FACTORY")
     if suffix in SUFFIXES:
-        return InputError(f"{reference} names a file of weights, not a model", f"MODEL --checkpoint {reference}")
+        return InputError(
+            f"{reference} names a file of weights, not a model", f"name the model, and give weights={reference!r}"
+        )
     close = get_close_matches(reference.lower(), list(dict.fromkeys(known)), n=3, cutoff=0.0)
     return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")

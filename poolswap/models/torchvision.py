@@ -28,10 +28,12 @@ def default_weights(name: str) -> str:
     """The entry that torchvision calls DEFAULT: "ResNet50_Weights.IMAGENET1K_V2". Raises InputError without one."""
     if name.startswith("quantized_"):
         stock = f"torchvision:{name.removeprefix('quantized_')}"
-        raise InputError(f"the pretrained weights of torchvision:{name} are int8", f"use {stock} --pretrained")
+        raise InputError(
+            f"the pretrained weights of torchvision:{name} are int8", f"use {stock} with weights='pretrained'"
+        )
     entries = get_model_weights(name)
     if not len(entries):
-        raise InputError(f"torchvision has no pretrained weights for {name}", "leave out --pretrained")
+        raise InputError(f"torchvision has no pretrained weights for {name}", "leave out weights='pretrained'")
     return str(entries.DEFAULT)
 
 
@@ -78,7 +80,7 @@ def size_arguments(name: str, spatial: Sequence[int]) -> dict[str, Any]:
     if name.startswith("vit_"):
         if len(set(spatial)) != 1:
             raise InputError(
-                f"torchvision's {name} takes square images only", f"--input-size 3,{spatial[0]},{spatial[0]}"
+                f"torchvision's {name} takes square images only", f"input_size=(3, {spatial[0]}, {spatial[0]})"
             )
         return {"image_size": spatial[0]}
     if name.startswith("maxvit_") and tuple(spatial) != _IMAGE:

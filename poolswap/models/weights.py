@@ -74,7 +74,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -
     if problems:
         raise InputError(
             f"{origin} does not fit the model ({'; '.join(problems)})",
-            "give the model it was saved from: check the name, --num-classes, --in-chans and --model-arg",
+            "give the model it was saved from: check the name, num_classes=, in_chans= and model_args=",
         )
 
 

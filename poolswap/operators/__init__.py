@@ -1,4 +1,4 @@
-"""What `--to` takes: the operators by name, their options, and what each costs."""
+"""The operators by name, their options, and what each costs."""
 
 from poolswap.operators.registry import (
     OPERATORS,

@@ -1,4 +1,4 @@
-"""The one table of pooling operators: what `--to` takes. A user's own come from an entry point or a file."""
+"""The one table of pooling operators. A user's own come from an entry point or a file."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def find_operator(name: str) -> Operator:
     if split_reference(name) is not None:
         raise InputError(
             f"{name} is an operator of your own file, which has not been run",
-            f"name it yourself: --to {name}, beside a --plan too; for a checkpoint, --trust-code",
+            f"name it yourself: to={name!r}, beside a plan too; for a checkpoint, trust_code=True",
         )
     installed = _entry_points()
     if name in installed:

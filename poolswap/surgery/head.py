@@ -9,7 +9,7 @@ from poolswap.inputs import floating_tensor
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.surgery.calls import PoolingCall
 
-_HINT = "replace the head with soft: --to soft --include-global"
+_HINT = "replace the head with soft: to='soft', include_global=True"
 
 
 def pyramid(call: PoolingCall, levels: tuple[int, ...] = (1, 2, 4)) -> SpatialPyramidPool:

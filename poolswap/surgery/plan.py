@@ -77,7 +77,7 @@ class Plan(BaseModel):
         except (ValueError, yaml.YAMLError) as error:
             where = _where(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
             raise InputError(
-                f"{path} is not a plan: {where}", "poolswap convert MODEL --layers all --dry-run --plan-out plan.yaml"
+                f"{path} is not a plan: {where}", "poolswap convert MODEL --dry-run --plan-out plan.yaml"
             ) from None
 
     def dumps(self, form: Literal["json", "yaml"]) -> str:
@@ -152,14 +152,14 @@ def _check_scopes(swaps: Iterable[Swap]) -> None:
         if swap.site.scope == "global" and not find_operator(swap.to).takes_global:
             raise InputError(
                 f"{swap.site.path} is a global site, which operator {swap.to!r} cannot replace",
-                "leave out --include-global, or replace it with soft",
+                "leave out include_global=True, or replace it with soft",
             )
 
 
 def _paper_stem(swaps: list[Swap]) -> list[Swap]:
     stem = next((n for n, swap in enumerate(swaps) if swap.site.geometry == _STEM and swap.site.op == "max"), None)
     if stem is None:
-        raise InputError("no selected max pool is a 3x3/2 p1 stem", "leave out --geometry paper")
+        raise InputError("no selected max pool is a 3x3/2 p1 stem", "leave out geometry='paper'")
     changed = swaps[stem].model_copy(update={"geometry": replace(_PAPER_STEM)})
     return [*swaps[:stem], changed, *swaps[stem + 1 :]]
 
@@ -173,8 +173,8 @@ def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool)
         return f"no pooling site can be replaced: {blocked[0].path} {blocked[0].reason}", "poolswap inspect MODEL"
     if windows:
         what = f"{op} " if op else ""
-        return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen --kind, --exclude"
-    hint = "replace the head's global pooling with --include-global" if heads and not include_global else None
+        return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="
+    hint = "replace the head's global pooling with include_global=True" if heads and not include_global else None
     return "nothing to replace: the model has no window pooling, it downsamples with strided convolutions", hint
 
 

@@ -172,7 +172,7 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
                 shape = ",".join(map(str, input_size))
                 raise InputError(
                     f"{name} cannot run on an input of size {shape}: {first_line(error)}",
-                    "give the size it was made for with --input-size C,H,W (input_size=), or an example input",
+                    "give the size it was made for with input_size=(C, H, W), or an example input",
                 ) from error
         try:
             trained = _run(model, device, True, input_size, example)

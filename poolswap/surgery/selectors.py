@@ -1,4 +1,4 @@
-"""The selector language of `--layers`.
+"""The selector language of `layers`.
 
     first, last, all      the first, the last, every candidate
     N, first:N, last:N    the first or last N in call order
@@ -46,7 +46,7 @@ class Candidates:
         patterns = tuple(exclude)
         for pattern in patterns:
             if not any(_matches(site, pattern) for site in sites):
-                raise InputError(f"--exclude {pattern} matches no site", _closest(pattern, sites))
+                raise InputError(f"exclude={pattern!r} matches no site", _closest(pattern, sites))
         why_not: dict[str, str] = {}
         for site in sites:
             reason = _reason(site, op, patterns, scopes)
@@ -67,7 +67,7 @@ def select(selector: str, candidates: Candidates) -> tuple[str, ...]:
     """Paths that the selector chooses, in the order of the sites. Raises InputError for a part that matches nothing."""
     parts = [part.strip() for part in selector.split(",")]
     if not all(parts):
-        raise InputError(f"the selector {selector!r} has an empty part", "write for example --layers first:2,#5")
+        raise InputError(f"the selector {selector!r} has an empty part", "write for example layers='first:2,#5'")
     chosen = {path for part in parts for path in _select(part, candidates)}
     return tuple(dict.fromkeys(site.path for site in candidates.everything if site.path in chosen))
 
@@ -111,7 +111,7 @@ def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Seque
     if not site.replaceable:
         return f"which cannot be replaced: it {site.reason}"
     if site.scope not in scopes:
-        return "a global site: add --include-global" if site.scope == "global" else "a window site"
+        return "a global site: add include_global=True" if site.scope == "global" else "a window site"
     if op is not None and site.op != op:
         return f"which is {site.op} pooling, not {op}"
     if any(_matches(site, pattern) for pattern in exclude):

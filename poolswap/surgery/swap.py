@@ -103,7 +103,7 @@ def _check_head(model: nn.Module, input_size: Sequence[int]) -> None:
         probe(model, input_size)
     except InputError as error:
         restore(model)
-        raise InputError(f"the head has no room for spp: {error.message}", "--to soft --include-global") from error
+        raise InputError(f"the head has no room for spp: {error.message}", "to='soft', include_global=True") from error
 
 
 def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
@@ -131,7 +131,7 @@ def _global_replacement(swap: Swap) -> nn.Module:
 
 
 def _check_site(model: nn.Module, site: PoolSite) -> None:
-    hint = "make the plan from this model: find_pools, make_plan (poolswap convert MODEL --dry-run)"
+    hint = "make the plan from this very model"
     if not site.replaceable or site.call is None:
         raise InputError(f"{site.path} cannot be replaced: it {site.reason}", "poolswap inspect MODEL")
     try:

@@ -45,7 +45,7 @@ def test_a_row_without_the_number_does_not_hold():
     ],
 )
 def test_anything_else_is_an_error(text):
-    with pytest.raises(InputError, match="--check"):
+    with pytest.raises(InputError, match="check"):
         parse_check(text)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from poolswap.ablate.grid import grid_of, make_grid
-from poolswap.ablate.study import Study, parse_layers
+from poolswap.ablate.study import Study, parse_counts
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.surgery.sites import find_pools
 
@@ -24,7 +24,7 @@ def grid(**fields):
 
 
 def test_the_control_is_there_for_every_adaptation_and_seed():
-    cells = grid(layers="2", adapt=["recalibrate", "finetune"], seeds=3).cells
+    cells = grid(counts="2", adapt=["recalibrate", "finetune"], seeds=3).cells
     controls = {(cell.adapt, cell.seed) for cell in cells if cell.layers == 0}
     assert controls == {(adapt, seed) for adapt in ("recalibrate", "finetune") for seed in range(3)}
     assert controls == {(cell.adapt, cell.seed) for cell in cells if cell.layers}
@@ -50,14 +50,14 @@ def test_trials_that_two_orders_share_run_once():
 
 
 def test_nothing_adapted_needs_no_seeds():
-    assert len(grid(layers="1", adapt="none", seeds=5).trials) == 2
+    assert len(grid(counts="1", adapt="none", seeds=5).trials) == 2
 
 
 def test_kind_and_exclude_narrow_the_layers():
-    assert [layer.path for layer in grid(kind="max").layers] == ["0", "2"]
+    assert [layer.path for layer in grid(op="max").layers] == ["0", "2"]
     assert [layer.path for layer in grid(exclude=["2"]).layers] == ["0", "3"]
     with pytest.raises(NothingToReplaceError):
-        grid(kind="max", exclude=["0", "2"])
+        grid(op="max", exclude=["0", "2"])
 
 
 def test_more_seeds_keep_the_trials_that_were_run():
@@ -83,14 +83,14 @@ def test_shards_have_every_trial_once(of):
 @given(st.integers(1, 20), st.data())
 def test_layers_read_as_written(available, data):
     low = data.draw(st.integers(0, available))
-    assert parse_layers(f"{low}..all", available) == tuple(range(max(low, 1), available + 1))
-    assert parse_layers(f"{low},all", available) == tuple(sorted({low, available} - {0}))
+    assert parse_counts(f"{low}..all", available) == tuple(range(max(low, 1), available + 1))
+    assert parse_counts(f"{low},all", available) == tuple(sorted({low, available} - {0}))
 
 
 @pytest.mark.parametrize("text", ["", "x", "1..", "..2", "3..1", "7", "-1", "1,,2", "all..1"])
 def test_layers_that_do_not_fit_are_errors(text):
-    with pytest.raises(InputError, match="--layers"):
-        parse_layers(text, 5)
+    with pytest.raises(InputError, match="counts="):
+        parse_counts(text, 5)
 
 
 @pytest.mark.parametrize("adapt", ["none", "recalibrate", "finetune"])
@@ -101,15 +101,15 @@ def test_random_weights_are_only_for_training_from_scratch(adapt):
 
 
 def test_unknown_fields_and_operators_are_named():
-    with pytest.raises(InputError, match="study's layer: ") as caught:
-        Study.make({**FIELDS, "layer": 1})
-    assert "layers" in caught.value.hint
+    with pytest.raises(InputError, match="study's count: ") as caught:
+        Study.make({**FIELDS, "count": 1})
+    assert "counts" in caught.value.hint
     with pytest.raises(InputError, match="'sotf'"):
-        grid(to="sotf")
+        grid(operators="sotf")
 
 
 def test_a_study_survives_its_file(tmp_path):
-    study = Study.make({**FIELDS, "seeds": [3, 5], "to": ["soft", "lp:p=3"], "recipe": {"epochs": 2}})
+    study = Study.make({**FIELDS, "seeds": [3, 5], "operators": ["soft", "lp:p=3"], "recipe": {"epochs": 2}})
     (tmp_path / "study.yaml").write_text(study.dumps())
     assert Study.make(Study.read(tmp_path / "study.yaml")) == study
 

@@ -54,7 +54,7 @@ FIELDS = {
     "data": "digits",
     "input_size": (3, 8, 8),
     "adapt": "scratch",
-    "layers": "1",
+    "counts": "1",
     "seeds": 1,
     "batch_size": 256,
     "recipe": {"epochs": 1},
@@ -82,7 +82,7 @@ def in_process(folder, trials):
 
 
 def test_a_trial_that_kills_its_process_costs_only_itself_and_is_tried_again():
-    folder, grid = open_run(to=["pool.py:Deadly", "soft"])
+    folder, grid = open_run(operators=["pool.py:Deadly", "soft"])
     Path("poolswap.py").write_text("raise RuntimeError('not the package')")  # workers must not take it
     Path("armed").touch()
     outcomes = run_trials(folder, grid.trials, local_engine(2))
@@ -128,7 +128,7 @@ def test_a_trial_gives_the_same_numbers_again():
 
 def test_a_failure_keeps_its_traceback_and_stops_nothing():
     Path("broken.py").write_text(POOL.replace("if Path", "raise RuntimeError('no such pool')\n        if Path"))
-    folder, grid = open_run(to=["broken.py:Deadly", "soft"])
+    folder, grid = open_run(operators=["broken.py:Deadly", "soft"])
     outcomes = run_trials(folder, grid.trials, in_process)
     assert list(outcomes.values()) == ["done", "failed", "done"]
     failure = folder.failure(next(key for key, outcome in outcomes.items() if outcome == "failed"))
@@ -180,7 +180,7 @@ def test_a_folder_of_something_else_is_not_touched():
 @pytest.mark.slow
 def test_killed_and_run_again_it_gives_what_an_undisturbed_run_gives():
     arguments = [sys.executable, "-m", "poolswap", "ablate", "net.py:net", "--data", "digits", "--adapt", "scratch"]
-    arguments += ["--layers", "1", "--seeds", "2", "--input-size", "3,8,8", "--recipe", "epochs=1"]
+    arguments += ["--counts", "1", "--seeds", "2", "--input-size", "3,8,8", "--set", "epochs=1"]
     arguments += ["--batch-size", "256", "--out", "killed"]
     process = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -204,8 +204,8 @@ def test_killed_and_run_again_it_gives_what_an_undisturbed_run_gives():
 
 
 def test_the_command_prints_its_grid_runs_its_shards_and_reports(capsys):
-    arguments = ["ablate", "net.py:net", "--data", "digits", "--adapt", "scratch", "--layers", "1", "--seeds", "1"]
-    arguments += ["--input-size", "3,8,8", "--recipe", "epochs=1", "--batch-size", "256"]
+    arguments = ["ablate", "net.py:net", "--data", "digits", "--adapt", "scratch", "--counts", "1", "--seeds", "1"]
+    arguments += ["--input-size", "3,8,8", "--set", "epochs=1", "--batch-size", "256"]
     assert main([*arguments, "--dry-run", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["pending"]) == 2
@@ -226,9 +226,9 @@ def test_the_command_prints_its_grid_runs_its_shards_and_reports(capsys):
         (["--data", "digits"], "these are random"),
         (["--adapt", "scratch"], "study's data: "),
         (["--data", "nowhere", "--adapt", "scratch"], "nowhere"),
-        (["--data", "digits", "--adapt", "scratch", "--layers", "9"], "of 2 layers"),
+        (["--data", "digits", "--adapt", "scratch", "--counts", "9"], "of 2 layers"),
         (["--data", "digits", "--adapt", "scratch", "--shard", "3/2"], "--shard"),
-        (["--data", "digits", "--adapt", "scratch", "--recipe", "epoch=1"], "epoch"),
+        (["--data", "digits", "--adapt", "scratch", "--set", "epoch=1"], "epoch"),
     ],
 )
 def test_what_cannot_be_run_is_said_before_anything_runs(arguments, said, capsys):
@@ -239,7 +239,7 @@ def test_what_cannot_be_run_is_said_before_anything_runs(arguments, said, capsys
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_shards_that_are_none(text):
-    with pytest.raises(InputError, match="--shard"):
+    with pytest.raises(InputError, match="shard="):
         parse_shard(text)
 
 

@@ -86,7 +86,7 @@ def test_a_bad_image_is_fatal_or_left_out_as_one_says(tmp_path, how):
     data = load_data(str(tmp_path), input_size=SIZE)
     with pytest.raises(InputError, match=r"an image cannot be read: .*2\.jpg") as caught:
         list(loaders(data, 4)[1])
-    assert "--on-bad-image skip" in caught.value.hint
+    assert "on_bad_image='skip'" in caught.value.hint
     model, _, _ = net()
     val = loaders(data, 4, on_bad_image="skip")[1]
     val.num_classes = 10
@@ -100,7 +100,7 @@ def test_a_wrong_number_of_classes_ends_before_the_first_update(tmp_path):
     data = load_data(str(folder(tmp_path)), input_size=SIZE)
     with pytest.raises(InputError, match="the model has 10 classes, the data 2") as caught:
         finetune(model, data, Recipe(batch_size=4), tmp_path / "out", spec=spec, plan=plan)
-    assert "--num-classes 2" in caught.value.hint
+    assert "num_classes=2" in caught.value.hint
 
 
 def test_a_batch_larger_than_the_data(tmp_path):

@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_ends_clearly_and_spares_the_last_checkpoint(t
 
     with pytest.raises(CheckError, match="the loss is nan in epoch 2, after 3 updates") as caught:
         finetune(model, digits(), recipe, folder, spec=spec, plan=plan, device="cpu", on_epoch=spoil)
-    assert "lower --lr" in caught.value.hint
+    assert "lower lr=" in caught.value.hint
     assert verify_checkpoint(folder / "last.safetensors").ok
     again, _, _ = net()
     assert len(finetune(again, digits(), recipe, folder, spec=spec, plan=plan, device="cpu").rows) == 2
@@ -107,7 +107,7 @@ def test_a_training_is_not_mixed_with_another(tmp_path):
         train(tmp_path, Recipe(**{**FAST, "lr": 1e-3}))
     with pytest.raises(InputError, match="holds a training") as caught:
         train(tmp_path, Recipe(**FAST), resume=False)
-    assert "--resume" in caught.value.hint
+    assert "resume=True" in caught.value.hint
     _, result = train(tmp_path, Recipe(**{**FAST, "epochs": 1}), force=True)
     assert len(result.rows) == 1
 
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         train(tmp_path, Recipe(**FAST, freeze=("nothing.*",)))
     with pytest.raises(InputError, match="every parameter is frozen"):
         freeze(net()[0], ["*"])
-    with pytest.raises(InputError, match="--opt nonsense"):
+    with pytest.raises(InputError, match="opt='nonsense'"):
         train(tmp_path, Recipe(**FAST, opt="nonsense"))
     with pytest.raises(InputError, match="the recipe's lr"):
         Recipe.make({"lr": -1})

@@ -186,7 +186,7 @@ def test_every_kind_of_mismatch_is_listed_with_its_first_few():
         "w.pt does not fit the model (missing: 0.weight, 0.bias; "
         "unexpected: extra.0, extra.1, extra.2 and 2 more; shape: 2.weight 5x3 for 2x3)"
     )
-    assert "--num-classes" in raised.value.hint
+    assert "num_classes=" in raised.value.hint
 
 
 @pytest.mark.parametrize("change", [lambda s: s.pop("2.bias"), lambda s: s.update(extra=torch.ones(1))])

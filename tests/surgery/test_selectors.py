@@ -65,7 +65,7 @@ def test_what_a_selector_chooses(selector, options, chosen):
         ("head", {}, "head, a global site", None),
         ("stem", {"op": "avg"}, "stem, which is max pooling, not avg", None),
         ("first,,last", {}, "empty part", None),
-        ("all", {"exclude": ["layer9.*"]}, "--exclude layer9.* matches no site", None),
+        ("all", {"exclude": ["layer9.*"]}, "exclude='layer9.*' matches no site", None),
     ],
 )
 def test_a_selector_that_matches_nothing_is_an_error_that_names_it(selector, options, message, hint):
@@ -100,5 +100,5 @@ def test_nothing_to_replace_explains_itself():
     sites = find_pools(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1)), (3, 16, 16))
     with pytest.raises(NothingToReplaceError, match="no window pooling") as error:
         make_plan(sites)
-    assert "--include-global" in error.value.hint
+    assert "include_global=True" in error.value.hint
     assert error.value.exit_code == 5

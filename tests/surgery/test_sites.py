@@ -141,7 +141,7 @@ def test_what_cannot_be_replaced_says_why(make, reason):
 def test_a_model_that_cannot_run_says_what_to_do():
     with pytest.raises(InputError, match="cannot run on an input of size 3,8,8") as error:
         find_pools(nn.Sequential(nn.Conv2d(4, 4, 3)), (3, 8, 8))
-    assert "--input-size" in error.value.hint
+    assert "input_size=(C, H, W)" in error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Row(BaseModel):
         return f"{self.to}, {where}"
 
     def columns(self) -> dict[str, object]:
-        """The row as flat columns, for CSV and for --check."""
+        """The row as flat columns, for CSV and for checks."""
         document = self.model_dump(mode="json", exclude={"each_top1"})
         return {**document, "paths": " ".join(self.paths)}
 
