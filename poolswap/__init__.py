@@ -8,9 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from poolswap.versions import own_version
+
 if TYPE_CHECKING:
     from poolswap import functional, nn
-    from poolswap.checkpoint import load_model, save_checkpoint, verify_checkpoint
+    from poolswap.checkpoint import save_checkpoint, verify_checkpoint
+    from poolswap.load import load_model
     from poolswap.surgery.plan import Plan, make_plan
     from poolswap.surgery.sites import PoolSite, find_pools
     from poolswap.surgery.swap import restore, swap_pools
@@ -37,7 +40,7 @@ _HOME = {
     "Plan": "surgery.plan",
     "PoolSite": "surgery.sites",
     "find_pools": "surgery.sites",
-    "load_model": "checkpoint",
+    "load_model": "load",
     "make_plan": "surgery.plan",
     "restore": "surgery.swap",
     "save_checkpoint": "checkpoint",
@@ -49,7 +52,7 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
-        value = _version()
+        value = own_version()
     elif name in _SUBMODULES:
         value = import_module(f"poolswap.{name}")
     elif name in _HOME:
@@ -62,12 +65,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("poolswap")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0+unknown"

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
-import torchvision
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import poolswap
 from poolswap.errors import InputError, PoolswapError
 from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint, fingerprint
 from poolswap.inputs import LARGEST_INPUT, Example, floating_tensor
-from poolswap.models.load import ModelSpec, build, create_model
+from poolswap.models.load import ModelSpec, build
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import load_into
 from poolswap.operators.registry import load_operator
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import restore, swap_pools
+from poolswap.versions import versions
 
 FORMAT = 1
 _KEY = "poolswap"
@@ -87,48 +84,6 @@ def default_name(spec: ModelSpec, plan: Plan) -> str:
     operators = "-".join(name.rpartition(":")[2] for name in plan.operators)
     stem = spec.name.rpartition(":")[2] if spec.source == "file" else spec.name
     return f"{stem.replace('/', '-')}-{operators}pool.safetensors"
-
-
-def load_model(
-    reference: str | Path,
-    *,
-    weights: Literal["random", "pretrained"] | Path | str = "random",
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    input_size: Sequence[int] | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    trust_code: bool = False,
-) -> tuple[nn.Module, ModelSpec]:
-    """(model in eval mode, its spec) from a name, or rebuilt from a poolswap checkpoint alone.
-
-    Names: NAME, timm:NAME, torchvision:NAME, path/to/net.py:factory; the keyword arguments are those of
-    `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
-    user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
-    """
-    if not is_checkpoint_path(reference):
-        return create_model(
-            str(reference),
-            weights=weights,
-            num_classes=num_classes,
-            in_chans=in_chans,
-            input_size=input_size,
-            model_args=model_args,
-            seed=seed,
-            device=device,
-        )
-    if weights != "random" or model_args or num_classes is not None or in_chans is not None:
-        raise InputError(
-            f"{reference} is a checkpoint: it brings its own weights and arguments", "leave the others out"
-        )
-    model, manifest = load_checkpoint(reference, trust_code=trust_code)
-    return (model.to(device) if device is not None else model), manifest.model
-
-
-def is_checkpoint_path(reference: str | Path) -> bool:
-    """Whether a model reference is the path of a checkpoint, rather than a name."""
-    return isinstance(reference, Path) or reference.endswith(".safetensors")
 
 
 def save_checkpoint(
@@ -207,17 +162,6 @@ def verify_checkpoint(path: Path | str, *, tolerance: float = TOLERANCE, trust_c
     restore(model)  # the plan is held against the stock model
     checks = tensors, _check_plan(model, manifest), outputs
     return Verification(path=str(path), checks=checks, manifest=manifest)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "poolswap": poolswap.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _check_tensors(model: nn.Module, manifest: Manifest) -> Check:

@@ -12,15 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import poolswap
-from poolswap.checkpoint import (
-    default_name,
-    load_checkpoint,
-    load_model,
-    read_manifest,
-    save_checkpoint,
-    verify_checkpoint,
-)
+from poolswap.checkpoint import default_name, load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
 from poolswap.errors import InputError
+from poolswap.load import load_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools

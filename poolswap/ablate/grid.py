@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from poolswap.ablate.study import Adapt, Order, Study, parse_counts
-from poolswap.checkpoint import load_model
 from poolswap.errors import InputError
+from poolswap.load import load_model
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import sha256_of
 from poolswap.operators.registry import parse_operator

@@ -15,15 +15,16 @@ from poolswap.ablate.grid import Trial
 from poolswap.ablate.measure import compare_costs
 from poolswap.ablate.runs import Result, SiteMove
 from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
-from poolswap.checkpoint import is_checkpoint_path, load_model, versions
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
+from poolswap.load import is_checkpoint_path, load_model
 from poolswap.models.load import ModelSpec
 from poolswap.ops.backend import current
 from poolswap.surgery.drift import measure_drift
 from poolswap.surgery.plan import Plan, make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
+from poolswap.versions import versions
 
 _SHIFT = 1  # pixels
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from poolswap.bench.timing import Call, Timing, interleave, peak_memory
-from poolswap.checkpoint import load_model
+from poolswap.load import load_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools

@@ -59,8 +59,8 @@ def load(
     trust_code: bool = False,
 ) -> tuple[nn.Module, ModelSpec]:
     """The model that the options of a command describe."""
-    from poolswap.checkpoint import load_model
     from poolswap.errors import InputError
+    from poolswap.load import load_model
     from poolswap.models.load import parse_input_size, parse_model_args
 
     if pretrained and checkpoint:

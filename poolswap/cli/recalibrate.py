@@ -44,9 +44,10 @@ def recalibrate(
 ) -> None:
     """Estimate BatchNorm's statistics again on training images, without labels; prints before and after."""
     from poolswap.adapt import evaluate, loaders, recalibrate
-    from poolswap.checkpoint import is_checkpoint_path, save_checkpoint
+    from poolswap.checkpoint import save_checkpoint
     from poolswap.errors import InputError
     from poolswap.files import check_writable
+    from poolswap.load import is_checkpoint_path
 
     output = Output(json=as_json, quiet=quiet)
     if not is_checkpoint_path(checkpoint):

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from poolswap.checkpoint import Manifest, versions
+from poolswap.checkpoint import Manifest
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.bench import Speed, measure_speed
 from poolswap.export.formats import Format, find_format
@@ -22,6 +22,7 @@ from poolswap.export.parity import TOLERANCE, Parity, measure_parity
 from poolswap.files import check_writable
 from poolswap.inputs import evaluating, fitted, make_inputs
 from poolswap.surgery.swap import restore
+from poolswap.versions import versions
 
 
 class ExportReport(BaseModel):

@@ -7,10 +7,11 @@ from pathlib import Path
 from timm.models import save_for_hf
 from torch import Tensor
 
-from poolswap.checkpoint import load_model, save_checkpoint
+from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError
 from poolswap.export.job import Arguments, Job, Runner
 from poolswap.inputs import outputs_of
+from poolswap.load import load_model
 
 WEIGHTS = "model.safetensors"
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from poolswap.errors import InputError
 from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs
 from poolswap.surgery.lift import lift
+from poolswap.surgery.mark import replaced_modules
 from poolswap.surgery.plan import Plan
-from poolswap.surgery.swap import replaced_modules, restore, swap_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 _SEED = 0
 

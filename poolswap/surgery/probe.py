@@ -24,6 +24,7 @@ from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, fitted, make_inputs
 from poolswap.nn.base import WindowPool
 from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, call_input, read_call
+from poolswap.surgery.mark import replaced_by
 
 _KERNELS = (
     *(f"{op}_pool{d}d" for op in ("max", "avg") for d in (1, 2, 3)),
@@ -222,7 +223,7 @@ def _watch(model: nn.Module, recording: _Recording) -> Iterator[None]:
 
 def _is_replacement(module: nn.Module) -> bool:
     """Whether the module was swapped in: the pooling calls that it is made of are no sites."""
-    return isinstance(module, WindowPool) or "_replaced" in vars(module)
+    return isinstance(module, WindowPool) or replaced_by(module) is not None
 
 
 def _copy_to(model: nn.Module, device: str) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +16,7 @@ from poolswap.operators.registry import find_operator
 from poolswap.surgery.calls import is_pool_module, windows_of
 from poolswap.surgery.head import pyramid, widened
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
+from poolswap.surgery.mark import mark, replaced_by
 from poolswap.surgery.plan import Plan, Swap
 from poolswap.surgery.probe import probe
 from poolswap.surgery.sites import PoolSite
@@ -73,8 +74,7 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
 def restore(model: nn.Module) -> None:
     """Undo every swap and every lift of the model, in place: the modules that were replaced come back themselves."""
     for module in list(model.modules()):
-        old: nn.Module | None = vars(module).get("_replaced")
-        if old is not None:
+        if (old := replaced_by(module)) is not None:
             old.train(module.training)
             _put(model, module, old)
     for module in list(model.modules()):
@@ -83,15 +83,10 @@ def restore(model: nn.Module) -> None:
     unwatch(model)
 
 
-def replaced_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(path, module) of every module that `swap_pools` put into the model."""
-    return ((path, module) for path, module in model.named_modules() if "_replaced" in vars(module))
-
-
 def _replace(model: nn.Module, path: str, new: nn.Module) -> Swapped:
     old = model.get_submodule(path)
     new.train(old.training)
-    vars(new)["_replaced"] = old  # not an attribute of the module: it would become a submodule
+    mark(new, old)
     _put(model, old, new)
     parameters = sum(p.numel() for p in new.parameters())
     return Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from poolswap.adapt import Data, Recipe, finetune, load_data
-from poolswap.checkpoint import load_model
+from poolswap.load import load_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools

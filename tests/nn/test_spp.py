@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from poolswap.checkpoint import load_checkpoint, load_model, save_checkpoint, verify_checkpoint
+from poolswap.checkpoint import load_checkpoint, save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError, NothingToReplaceError
+from poolswap.load import load_model
 from poolswap.nn.spp import SpatialPyramidPool, _by_cells
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools

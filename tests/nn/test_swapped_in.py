@@ -10,10 +10,11 @@ from nets import Mixed
 from pools import VARIANTS
 from torch import nn
 
-from poolswap.checkpoint import default_name, load_checkpoint, load_model, save_checkpoint, verify_checkpoint
+from poolswap.checkpoint import default_name, load_checkpoint, save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
+from poolswap.load import load_model
 from poolswap.nn.stock import MaxPool
 from poolswap.nn.windows import PlainPool, window_mean
 from poolswap.operators import registry

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from poolswap.checkpoint import load_model, save_checkpoint
+from poolswap.checkpoint import save_checkpoint
 from poolswap.inputs import make_inputs
+from poolswap.load import load_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools

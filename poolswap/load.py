@@ -1,0 +1,56 @@
+"""What a user names -> a model: by its name from a library, or from a poolswap checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from poolswap.checkpoint import load_checkpoint
+from poolswap.errors import InputError
+from poolswap.models.load import ModelSpec, create_model
+
+
+def load_model(
+    reference: str | Path,
+    *,
+    weights: Literal["random", "pretrained"] | Path | str = "random",
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    input_size: Sequence[int] | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    trust_code: bool = False,
+) -> tuple[nn.Module, ModelSpec]:
+    """(model in eval mode, its spec) from a name, or rebuilt from a poolswap checkpoint alone.
+
+    Names: NAME, timm:NAME, torchvision:NAME, path/to/net.py:factory; the keyword arguments are those of
+    `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
+    user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
+    """
+    if not is_checkpoint_path(reference):
+        return create_model(
+            str(reference),
+            weights=weights,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            input_size=input_size,
+            model_args=model_args,
+            seed=seed,
+            device=device,
+        )
+    if weights != "random" or model_args or num_classes is not None or in_chans is not None:
+        raise InputError(
+            f"{reference} is a checkpoint: it brings its own weights and arguments", "leave the others out"
+        )
+    model, manifest = load_checkpoint(reference, trust_code=trust_code)
+    return (model.to(device) if device is not None else model), manifest.model
+
+
+def is_checkpoint_path(reference: str | Path) -> bool:
+    """Whether a model reference is the path of a checkpoint, rather than a name."""
+    return isinstance(reference, Path) or reference.endswith(".safetensors")
