@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,23 +21,42 @@ class Settings(BaseModel):
     example: ClassVar[str]
 
     @classmethod
-    def read(cls, path: Path | str) -> dict[str, Any]:
-        """The fields that a YAML or JSON file sets, for `make` to complete. Raises InputError for anything else."""
+    def read(cls, path: Path | str) -> Self:
+        """The document of a YAML or JSON file. Raises InputError for anything else."""
+        return cls.make(cls.fields(path), origin=path)
+
+    @classmethod
+    def fields(cls, path: Path | str | None) -> dict[str, Any]:
+        """The fields that a YAML or JSON file sets, for `make` to complete; none without a file. Raises InputError."""
+        if path is None:
+            return {}
+        path = Path(path)
+        parse = json.loads if path.suffix == ".json" else yaml.safe_load
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"cannot read the {cls.noun} {path}: {' '.join(str(error).split())}") from None
+            document = parse(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the {cls.noun} {path}: {error.strerror or error}") from None
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise InputError(f"{path} is not a {cls.noun}: {' '.join(str(error).split())}", cls._hint()) from None
         if not isinstance(document, dict):
-            raise InputError(f"{path} is not a {cls.noun}: it has no fields", f"write for example {cls.example}")
+            raise InputError(f"{path} is not a {cls.noun}: it has no fields", cls._hint())
         return document
 
     @classmethod
-    def make(cls, fields: dict[str, Any]) -> Self:
-        """The document of these fields. Raises InputError that names the field that is wrong."""
+    def make(cls, fields: dict[str, Any], origin: Path | str | None = None) -> Self:
+        """The document of these fields, which come from the file `origin` if from any.
+
+        Raises InputError that names the field that is wrong.
+        """
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "document"
             hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
-            raise InputError(f"the {cls.noun}'s {where}: {first['msg']}", hint) from None
+            of = f"the {cls.noun}'s" if origin is None else f"{origin} is not a {cls.noun}:"
+            raise InputError(f"{of} {where}: {first['msg']}", hint) from None
+
+    @classmethod
+    def _hint(cls) -> str:
+        return f"write for example {cls.example}"

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolswap.ablate.grid import Grid, Trial
@@ -96,7 +95,7 @@ class RunFolder:
         path = self.path / "study.yaml"
         if not path.is_file():
             raise InputError(f"{self.path} is not a runs folder: it has no study.yaml", "make one: poolswap ablate")
-        return Study.make(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Study.read(path)
 
     def grid(self) -> Grid:
         """Its grid. Raises InputError where there is none, or it is damaged."""

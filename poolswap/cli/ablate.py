@@ -77,7 +77,7 @@ def ablate(
     output = Output(json=as_json, quiet=quiet)
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
-    fields = Study.read(study) if study else {}
+    fields = Study.fields(study)
     given = {
         "model": model,
         "data": data,

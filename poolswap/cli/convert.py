@@ -192,7 +192,7 @@ def _recover(
     from poolswap.adapt import Recipe, evaluate, load_data, loaders, recalibrate
     from poolswap.cli.data import train
 
-    settings = Recipe.make(Recipe.read(recipe) if recipe else {})
+    settings = Recipe.read(recipe) if recipe else Recipe()
     data = load_data(name, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
     images, val = loaders(data, settings.batch_size, settings.workers, settings.seed, settings.on_bad_image)
     output.note(f"top-1 after the swap: {evaluate(net, val, shift=None).top1:.2f}%")

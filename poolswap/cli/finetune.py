@@ -114,7 +114,7 @@ def finetune(
         "workers": workers,
         "on_bad_image": on_bad_image.value if on_bad_image else None,
     }
-    fields = Recipe.read(recipe) if recipe else {}
+    fields = Recipe.fields(recipe)
     fields |= parse_model_args(setting or [], "setting")
     fields |= {key: value for key, value in given.items() if value is not None and value != []}
     settings = Recipe.make(fields)

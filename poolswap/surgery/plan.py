@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
 from poolswap.operators.operator import Init
 from poolswap.operators.registry import Operator, find_operator, parse_operator
+from poolswap.settings import Settings
 from poolswap.surgery.calls import Op
 from poolswap.surgery.selectors import Candidates, select
 from poolswap.surgery.sites import PoolSite, Scope
@@ -39,13 +39,14 @@ class Swap(BaseModel):
     init: Init = "identity"
 
 
-class Plan(BaseModel):
+class Plan(Settings):
     """What a swap does to a model: reproducible, in JSON or YAML.
 
     `kept` are functional sites that stay as they are in owners that must be lifted for another site's sake.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    noun: ClassVar[str] = "plan"
+    example: ClassVar[str] = "swaps: []; poolswap convert MODEL --dry-run --plan-out plan.yaml makes one"
 
     format: Literal[1] = 1
     model: str | None = None
@@ -62,23 +63,6 @@ class Plan(BaseModel):
     def operators(self) -> tuple[str, ...]:
         """Names of the operators that come in, each once."""
         return tuple(dict.fromkeys(swap.to for swap in self.swaps))
-
-    @classmethod
-    def read(cls, path: Path | str) -> Plan:
-        """A plan from a JSON or YAML file. Raises InputError for anything else."""
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the plan {path}: {error}") from None
-        try:
-            document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-            return cls.model_validate(document)
-        except (ValueError, yaml.YAMLError) as error:
-            where = _where(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
-            raise InputError(
-                f"{path} is not a plan: {where}", "poolswap convert MODEL --dry-run --plan-out plan.yaml"
-            ) from None
 
     def dumps(self, form: Literal["json", "yaml"]) -> str:
         """The plan as text that `read` takes."""
@@ -176,8 +160,3 @@ def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool)
         return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="
     hint = "replace the head's global pooling with include_global=True" if heads and not include_global else None
     return "nothing to replace: the model has no window pooling, it downsamples with strided convolutions", hint
-
-
-def _where(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}"
