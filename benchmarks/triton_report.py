@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
-
-from poolswap.ops.triton import aot
+import triton_aot as aot
 
 COLUMNS = {
     "case": "{:18}",

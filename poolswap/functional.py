@@ -13,6 +13,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry, Size
 from poolswap.ops import eager_soft_pool, is_eager, soft_pool
+from poolswap.ops.windows import Windows
 
 __all__ = ["adaptive_soft_pool", "global_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
 
@@ -92,14 +93,14 @@ def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta
     last = list(range(-dims, 0))
     maps = x.movedim(list(axes), last)
     leading = maps.unsqueeze(0) if maps.dim() == dims else maps
-    ones, sizes = [1] * dims, list(maps.shape[-dims:])
-    y = soft_pool(leading, _as_tensor(beta, x), sizes, sizes, [0] * dims, ones, ones)
+    ones, sizes = (1,) * dims, tuple(maps.shape[-dims:])
+    y = soft_pool(leading, _as_tensor(beta, x), Windows(sizes, sizes, (0,) * dims, ones, ones))
     y = y.reshape((*maps.shape[:-dims], *ones))
     return y.movedim(last, list(axes)) if keepdim else y.flatten(-dims - 1) if y.dim() > dims else y.reshape(())
 
 
 # Symbolic sizes cannot be kept, so these serve eager calls alone.
-_place = lru_cache(maxsize=1024)(Geometry.place)
+_place = lru_cache(maxsize=1024)(Windows.place)
 _make = lru_cache(maxsize=1024)(Geometry.make)
 
 
@@ -122,12 +123,10 @@ def _pool(
 
 def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Tensor:
     check_input(x, geometry.dims)
-    place = _place if eager else Geometry.place
-    padding, output_size = place(geometry, x.shape[-geometry.dims :])
-    windows = (geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size)
+    windows = (_place if eager else Windows.place)(geometry, x.shape[-geometry.dims :])
     if eager:
         return eager_soft_pool(x, beta if isinstance(beta, Tensor) else _constant(beta, x.device), windows)
-    return soft_pool(x, _as_tensor(beta, x), *windows)
+    return soft_pool(x, _as_tensor(beta, x), windows)
 
 
 @lru_cache(maxsize=64)
@@ -153,9 +152,9 @@ def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:
             rest = [*sizes[:i], 1, *sizes[i + 1 :]]
             parts = [_adaptive(x.narrow(axis + i, a, b - a), rest, beta, axis) for a, b in starts]
             return torch.cat(parts, dim=axis + i)
-    kernel = [n // o for n, o in zip(spatial, sizes, strict=True)]
-    none = [0] * len(kernel)
-    return soft_pool(x, beta, kernel, kernel, none, [1] * len(kernel), sizes)
+    kernel = tuple(n // o for n, o in zip(spatial, sizes, strict=True))
+    zeros, ones = (0,) * len(kernel), (1,) * len(kernel)
+    return soft_pool(x, beta, Windows(kernel, kernel, zeros, ones, tuple(sizes)))
 
 
 def _as_tensor(beta: Beta, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
-from poolswap.ops.reference import Sizes
+from poolswap.ops.windows import Sizes
 
 # A longer axis is gathered, not sliced: a fixed number of nodes, though slower ones.
 _LONGEST_SLICED = 16

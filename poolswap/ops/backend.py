@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
 from torch import Tensor
 
-from poolswap.ops.reference import Sizes
+from poolswap.ops.windows import Windows
 
-Forward = Callable[[Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
-Backward = Callable[[Tensor, Tensor, Tensor, Tensor, Sizes, Sizes, Sizes, Sizes, Sizes], Tensor]
+Forward = Callable[[Tensor, Tensor, Windows], Tensor]  # (x, beta, windows) -> y
+Backward = Callable[[Tensor, Tensor, Tensor, Windows], Tensor]  # (grad, x, beta, windows) -> dx
 
 _module = cache(import_module)  # its own look-up takes half a microsecond of every call
 
@@ -56,31 +57,33 @@ BACKENDS = {
     )
 }
 
-_requested = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+_DEFAULT = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+_requested = ContextVar("requested backend", default=_DEFAULT)
 
 
-def set_backend(name: str) -> None:
-    """Choose the backend of every later call: `auto`, or a name from BACKENDS. Raises BackendError if unknown."""
-    global _requested
-    if name != "auto" and name not in BACKENDS:
-        raise BackendError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
-    _requested = name
+def requested() -> str:
+    """`auto` or a backend's name: what this thread or task asked for, or else the environment variable."""
+    return _requested.get()
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """`set_backend` for the length of a with block."""
-    before = _requested
-    set_backend(name)
+    """The backend, `auto` or a name from BACKENDS, of every call in a with block and of their gradients.
+
+    It holds for the thread or task that entered it. Raises BackendError if the name is unknown.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
+    token = _requested.set(name)
     try:
         yield
     finally:
-        set_backend(before)
+        _requested.reset(token)
 
 
 def current(device_type: str) -> Backend:
     """The backend that runs on this device type now, by what was requested. Raises BackendError."""
-    return select(device_type, _requested)
+    return select(device_type, requested())
 
 
 def implementation(device_type: str) -> tuple[Forward, Backward]:
@@ -89,20 +92,20 @@ def implementation(device_type: str) -> tuple[Forward, Backward]:
 
 
 @cache
-def select(device_type: str, requested: str = "auto") -> Backend:
+def select(device_type: str, name: str = "auto") -> Backend:
     """The backend that runs on this device type.
 
     `auto` takes the device's own backend where it can run and the reference everywhere else. A name is an order:
     where it cannot be met, BackendError says why.
     """
-    if requested == "auto":
+    if name == "auto":
         own = (b for b in BACKENDS.values() if b.device == device_type and b.unavailable() is None)
         return next(own, BACKENDS["reference"])
-    if requested not in BACKENDS:
-        raise BackendError(f"unknown backend {requested!r}; there are auto, {', '.join(BACKENDS)}")
-    backend = BACKENDS[requested]
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
+    backend = BACKENDS[name]
     if backend.device not in (None, device_type):
-        raise BackendError(f"backend {requested!r} cannot run on a {device_type} tensor; use auto or reference")
+        raise BackendError(f"backend {name!r} cannot run on a {device_type} tensor; use auto or reference")
     if reason := backend.unavailable():
-        raise BackendError(f"backend {requested!r} cannot run here: {reason}; use auto or reference")
+        raise BackendError(f"backend {name!r} cannot run here: {reason}; use auto or reference")
     return backend

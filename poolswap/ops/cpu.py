@@ -19,14 +19,14 @@ from torch import Tensor
 
 from poolswap.ops import reference
 from poolswap.ops.layout import layout_of
-from poolswap.ops.reference import Sizes
+from poolswap.ops.windows import Windows
 
 _LIBRARY = "_soft_pool_cpu.so"
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
 
 
-class Call(NamedTuple):
+class Description(NamedTuple):
     """What every call on tensors of one shape, type and layout shares."""
 
     spec: ctypes.Array[ctypes.c_int64]  # `Spec` of csrc/kernel.h
@@ -51,22 +51,22 @@ def instruction_set() -> str:
     return name.decode()
 
 
-def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
     if x.dtype not in _DTYPES:
-        return reference.forward(x, beta, *windows)
-    call = _call(x, windows)
+        return reference.forward(x, beta, windows)
+    call = _describe(x.dtype, x.shape, layout_of(x), windows)
     y = torch.empty(call.output_shape, dtype=x.dtype, memory_format=call.layout)
     x = x.contiguous(memory_format=call.layout)
     _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), torch.get_num_threads()))
     return _as_expected(y, call)
 
 
-def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    """Gradient with respect to x, in x's layout. Everything is computed anew from x; `y` is not needed."""
+def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+    """Gradient with respect to x, in x's layout. Everything is computed anew from x."""
     if x.dtype not in _DTYPES:
-        return reference.backward(grad, x, y, beta, *windows)
-    call = _call(x, windows)
+        return reference.backward(grad, x, beta, windows)
+    call = _describe(x.dtype, x.shape, layout_of(x), windows)
     dx = torch.empty(x.shape, dtype=x.dtype, memory_format=call.layout)
     x, grad = x.contiguous(memory_format=call.layout), grad.contiguous(memory_format=call.layout)
     pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
@@ -74,22 +74,10 @@ def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) 
     return _as_expected(dx, call)
 
 
-def _call(x: Tensor, windows: tuple[Sizes, ...]) -> Call:
-    return _describe(x.dtype, x.shape, layout_of(x), *map(tuple, windows))
-
-
 @lru_cache(maxsize=1024)
-def _describe(
-    dtype: torch.dtype,
-    shape: tuple[int, ...],
-    result: torch.memory_format,
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    output_size: tuple[int, ...],
-) -> Call:
-    dims = len(kernel_size)
+def _describe(dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_format, windows: Windows) -> Description:
+    kernel_size, stride, padding, dilation, output_size = windows
+    dims = windows.dims
     leading, spatial = shape[: len(shape) - dims], shape[len(shape) - dims :]
     axes = list(zip(spatial, output_size, kernel_size, stride, padding, dilation, strict=True))
     channels_last = result is not torch.contiguous_format
@@ -102,10 +90,10 @@ def _describe(
     axes = [_ABSENT] * (3 - len(axes)) + axes
     numbers = (_DTYPES[dtype], layout is not torch.contiguous_format, planes, channels, *chain(*axes))
     spec = (ctypes.c_int64 * len(numbers))(*numbers)
-    return Call(spec, ctypes.addressof(spec), layout, result, (*leading, *output_size))
+    return Description(spec, ctypes.addressof(spec), layout, result, (*leading, *output_size))
 
 
-def _as_expected(computed: Tensor, call: Call) -> Tensor:
+def _as_expected(computed: Tensor, call: Description) -> Tensor:
     if call.layout is call.result:
         return computed
     return torch.empty(computed.shape, dtype=computed.dtype, memory_format=call.result).copy_(computed)

@@ -12,7 +12,6 @@ and NaN gives NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -20,77 +19,43 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolswap.ops.layout import layout_of
-
-Sizes = Sequence[int]
+from poolswap.ops.windows import Sizes, Windows
 
 # exp() of this is 0 in every dtype. Clamping the exponent here keeps 0 * t at 0.
 LOWEST_EXPONENT = -1000.0
 
 
-def soft_pool_ref(
-    x: Tensor,
-    beta: Tensor,
-    kernel_size: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    output_size: Sizes,
-) -> Tensor:
+def soft_pool_ref(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's dtype; differentiable in x and beta.
 
-    Window o starts at element o * stride - padding and is clipped to the input. Half precision is computed in float32.
-    Memory is prod(kernel_size) times the output.
+    Half precision is computed in float32. Memory is prod(kernel_size) times the output.
     """
-    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
-    weights, _, half, centre, infinite = _weights(windows, beta)
+    elements = _elements(_compute(x), windows)
+    weights, _, half, centre, infinite = _weights(elements, beta)
     y = 2 * (centre / 2 + (weights * half).sum(-1))  # halves: the sum alone may lie outside of the floats
-    return torch.where(infinite, windows.detach().amax(-1), y).to(x.dtype)
+    return torch.where(infinite, elements.detach().amax(-1), y).to(x.dtype)
 
 
-def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """`soft_pool_ref` in x's layout."""
-    return soft_pool_ref(x, beta, *windows).contiguous(memory_format=layout_of(x))
+    return soft_pool_ref(x, beta, windows).contiguous(memory_format=layout_of(x))
 
 
-def backward(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    kernel_size: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    output_size: Sizes,
-) -> Tensor:
+def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to x: every window's g w_i (1 + t_i - sum_j w_j t_j), added up over the windows.
 
-    The same as g w_i (1 + beta (x_i - y)), without the cancellation of x_i - y. `y` is not needed here.
+    The same as g w_i (1 + beta (x_i - y)), without the cancellation of x_i - y.
     """
-    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
-    weights, exponent, _, _, infinite = _weights(windows, beta)
+    weights, exponent, _, _, infinite = _weights(_elements(_compute(x), windows), beta)
     mean = (weights * exponent).sum(-1, keepdim=True)
     share = _compute(grad).unsqueeze(-1) * weights * (1 + exponent - mean)
     share = torch.where(infinite.unsqueeze(-1), 0.0, share)
-    spatial = x.shape[-len(kernel_size) :]
-    total = _fold(share, spatial, kernel_size, stride, padding, dilation, output_size)
-    return total.to(x.dtype).contiguous(memory_format=layout_of(x))
+    return _fold(share, x.shape[-windows.dims :], windows).to(x.dtype).contiguous(memory_format=layout_of(x))
 
 
-def backward_beta(
-    grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    beta: Tensor,
-    kernel_size: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    output_size: Sizes,
-) -> Tensor:
+def backward_beta(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to beta, a scalar: sum over the outputs of g times the window's weighted variance."""
-    windows = _windows(_compute(x), kernel_size, stride, padding, dilation, output_size)
-    weights, _, half, _, infinite = _weights(windows, beta)
+    weights, _, half, _, infinite = _weights(_elements(_compute(x), windows), beta)
     mean = (weights * half).sum(-1, keepdim=True)
     variance = 4 * (weights * (half - mean).square()).sum(-1)
     return (_compute(grad) * torch.where(infinite, 0.0, variance)).sum().to(beta.dtype)
@@ -100,22 +65,16 @@ def _compute(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _reach(
-    spatial: Sizes, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, output_size: Sizes
-) -> list[int]:
+def _reach(spatial: Sizes, windows: Windows) -> list[int]:
     """Padding needed behind each dimension for the last window to fit."""
-    return [
-        max((o - 1) * s + (k - 1) * d + 1 - p - n, 0)
-        for n, k, s, p, d, o in zip(spatial, kernel_size, stride, padding, dilation, output_size, strict=True)
-    ]
+    return [max((o - 1) * s + (k - 1) * d + 1 - p - n, 0) for n, k, s, p, d, o in zip(spatial, *windows, strict=True)]
 
 
-def _windows(
-    x: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, output_size: Sizes
-) -> Tensor:
+def _elements(x: Tensor, windows: Windows) -> Tensor:
     """(..., *spatial) -> (..., *output_size, prod(kernel_size)), -inf where the window has no element."""
-    dims = len(kernel_size)
-    after = _reach(x.shape[-dims:], kernel_size, stride, padding, dilation, output_size)
+    kernel_size, stride, padding, dilation, output_size = windows
+    dims = windows.dims
+    after = _reach(x.shape[-dims:], windows)
     both = [side for pair in zip(reversed(padding), reversed(after), strict=True) for side in pair]
     x = F.pad(x, both, value=float("-inf"))
     first = x.dim() - dims
@@ -124,34 +83,27 @@ def _windows(
     return x.flatten(-dims)
 
 
-def _weights(windows: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _weights(elements: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(w, t, h, m, infinite): per element the weight, exponent and half distance; per window centre and +-inf flag."""
-    beta = beta.to(device=windows.device, dtype=windows.dtype)
-    infinite = windows.detach().amax(-1).isinf()
-    real = (windows != float("-inf")) & ~infinite.unsqueeze(-1)
-    sign = torch.where(beta < 0, -1.0, 1.0).to(windows.dtype)
-    centre = sign * (sign * windows.detach()).masked_fill(~real, float("-inf")).amax(-1)
+    beta = beta.to(device=elements.device, dtype=elements.dtype)
+    infinite = elements.detach().amax(-1).isinf()
+    real = (elements != float("-inf")) & ~infinite.unsqueeze(-1)
+    sign = torch.where(beta < 0, -1.0, 1.0).to(elements.dtype)
+    centre = sign * (sign * elements.detach()).masked_fill(~real, float("-inf")).amax(-1)
     centre = torch.where(infinite, 0.0, centre)
-    half = torch.where(real, windows, centre.unsqueeze(-1)) / 2 - centre.unsqueeze(-1) / 2
+    half = torch.where(real, elements, centre.unsqueeze(-1)) / 2 - centre.unsqueeze(-1) / 2
     exponent = (half * beta * 2).clamp(min=LOWEST_EXPONENT)
     e = torch.where(real, exponent.exp(), 0.0)
     total = e.sum(-1, keepdim=True)
     return e / torch.where(infinite.unsqueeze(-1), 1.0, total), exponent, half, centre, infinite
 
 
-def _fold(
-    share: Tensor,
-    spatial: Sizes,
-    kernel_size: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    output_size: Sizes,
-) -> Tensor:
-    """The adjoint of `_windows`: adds every window's share back to its elements."""
-    after = _reach(spatial, kernel_size, stride, padding, dilation, output_size)
+def _fold(share: Tensor, spatial: Sizes, windows: Windows) -> Tensor:
+    """The adjoint of `_elements`: adds every window's share back to its elements."""
+    kernel_size, stride, padding, dilation, output_size = windows
+    after = _reach(spatial, windows)
     padded = [n + p + a for n, p, a in zip(spatial, padding, after, strict=True)]
-    batch = share.shape[: -len(kernel_size) - 1]
+    batch = share.shape[: -windows.dims - 1]
     total = share.new_zeros((*batch, *padded))
     for element, offsets in enumerate(product(*map(range, kernel_size))):
         region = total

@@ -1,8 +1,8 @@
 """`poolswap::soft_pool` and its backward as torch.library operators: schema, fake, autograd, vmap.
 
-The operators see windows only as (kernel_size, stride, leading padding, dilation, output size), so ceil_mode, SAME
-padding and global pooling are all the same to them; `poolswap.geometry` does that arithmetic once. Which code runs is
-decided in `poolswap.ops.backend`.
+The operators see windows only as `poolswap.ops.windows.Windows`, so ceil_mode, SAME padding and global pooling are all
+the same to them; `poolswap.geometry` does that arithmetic once. Which code runs is decided in `poolswap.ops.backend`.
+A gradient needs x alone, so nothing else is saved: whatever follows may write over the output.
 """
 
 from __future__ import annotations
@@ -13,56 +13,44 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from poolswap.ops import reference
-from poolswap.ops.backend import implementation
+from poolswap.ops import reference, transforms
+from poolswap.ops.backend import implementation, requested, use_backend
 from poolswap.ops.layout import empty_output
-from poolswap.ops.reference import Sizes
-
-_WINDOWS = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt[] output_size"
+from poolswap.ops.windows import SCHEMA, Sizes, Windows
 
 _library = torch.library.Library("poolswap", "DEF")
-_library.define(f"soft_pool(Tensor x, Tensor beta, {_WINDOWS}) -> Tensor")
-_library.define(f"soft_pool_backward(Tensor grad, Tensor x, Tensor y, Tensor beta, {_WINDOWS}) -> Tensor")
-_library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor y, Tensor beta, {_WINDOWS}) -> Tensor")
+_library.define(f"soft_pool(Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
+_library.define(f"soft_pool_backward(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
+_library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
 
 
-def soft_pool(
-    x: Tensor,
-    beta: Tensor,
-    kernel_size: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    output_size: Sizes,
-) -> Tensor:
+def soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial), at least one leading dimension -> (..., *output_size), in x's dtype and layout.
 
-    `beta` is a tensor of one element; `padding` is the leading padding of each dimension. Raises NotImplementedError
-    for a dual tensor: there is no forward-mode derivative.
+    `beta` is a tensor of one element.
     """
-    windows = (kernel_size, stride, padding, dilation, output_size)
-    if is_eager(x):
-        return eager_soft_pool(x, beta, windows)
-    _refuse_forward_mode(x, beta)
-    return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
+    return eager_soft_pool(x, beta, windows) if is_eager(x) else observed_soft_pool(x, beta, windows)
 
 
-def eager_soft_pool(x: Tensor, beta: Tensor, windows: tuple[Sizes, ...]) -> Tensor:
+def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """`soft_pool` for a caller who knows that `is_eager(x)`."""
     recorded = torch.is_grad_enabled()
     if type(beta) not in _PLAIN or (recorded and beta.requires_grad):
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
     if recorded and x.requires_grad:
         return SoftPoolFunction.apply(x, beta, windows)  # type: ignore[no-any-return]
-    return _forward(x, beta, *windows)
+    forward, _ = implementation(x.device.type)
+    return forward(x, beta, windows)
 
 
-def _refuse_forward_mode(*tensors: Tensor) -> None:
-    """torch.library has no forward mode, and would leave the tangents out without a word."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise NotImplementedError("soft_pool has no forward-mode derivative: use backward() or torch.autograd.grad")
+def observed_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+    """`soft_pool` for a caller who knows that not `is_eager(x)`: what each onlooker can make something of."""
+    if not torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0:  # the formula has forward derivatives and batching rules of any order
+            return reference.forward(x, beta, windows)
+        if torch._C._are_functorch_transforms_active():
+            return transforms.soft_pool(x, beta, windows)
+    return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
 
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -90,80 +78,81 @@ class SoftPoolFunction(torch.autograd.Function):
     """The operator with a gradient for x, without the dispatcher."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, beta: Tensor, windows: tuple[Sizes, ...]) -> Tensor:
-        y = _forward(x, beta, *windows)
-        ctx.save_for_backward(x, y, beta)
+    def forward(ctx: Any, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+        forward, ctx.backward = implementation(x.device.type)
+        ctx.save_for_backward(x, beta)
         ctx.windows = windows
-        return y
+        return forward(x, beta, windows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, beta = ctx.saved_tensors
-        eager = not torch.is_grad_enabled() and is_eager(grad) and type(x) in _PLAIN
-        backward = _backward if eager else torch.ops.poolswap.soft_pool_backward.default
-        return backward(grad, x, y, beta, *ctx.windows), None, None
+        x, beta = ctx.saved_tensors
+        if not torch.is_grad_enabled() and is_eager(grad) and type(x) in _PLAIN:
+            return ctx.backward(grad, x, beta, ctx.windows), None, None
+        return torch.ops.poolswap.soft_pool_backward.default(grad, x, beta, *ctx.windows), None, None
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     forward, _ = implementation(x.device.type)
-    return forward(x, beta, *windows)
+    return forward(x, beta, Windows(*map(tuple, windows)))
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
-def _backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def _backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     _, backward = implementation(x.device.type)
-    return backward(grad, x, y, beta, *windows)
+    return backward(grad, x, beta, Windows(*map(tuple, windows)))
 
 
 @torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")
-def _backward_beta(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    return reference.backward_beta(grad, x, y, beta, *windows)
+def _backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return reference.backward_beta(grad, x, beta, Windows(*windows))
 
 
 @torch.library.register_fake("poolswap::soft_pool", lib=_library)
 def _fake_forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    return empty_output(x, windows[-1])
+    return empty_output(x, Windows(*windows).output_size)
 
 
 @torch.library.register_fake("poolswap::soft_pool_backward", lib=_library)
-def _fake_backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    return empty_output(x, x.shape[x.dim() - len(windows[-1]) :])
+def _fake_backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    return empty_output(x, x.shape[x.dim() - Windows(*windows).dims :])
 
 
 @torch.library.register_fake("poolswap::soft_pool_backward_beta", lib=_library)
-def _fake_backward_beta(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def _fake_backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     return torch.empty_like(beta)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, beta, *ctx.windows = inputs
-    ctx.save_for_backward(x, output, beta)
+    ctx.save_for_backward(x, beta)
+    ctx.backend = requested()
 
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, y, beta = ctx.saved_tensors
+    x, beta = ctx.saved_tensors
     ops = torch.ops.poolswap
-    grad_x = ops.soft_pool_backward(grad, x, y, beta, *ctx.windows) if ctx.needs_input_grad[0] else None
-    grad_beta = ops.soft_pool_backward_beta(grad, x, y, beta, *ctx.windows) if ctx.needs_input_grad[1] else None
+    with use_backend(ctx.backend):  # a GPU's gradients run in threads of their own
+        grad_x = ops.soft_pool_backward(grad, x, beta, *ctx.windows) if ctx.needs_input_grad[0] else None
+        grad_beta = ops.soft_pool_backward_beta(grad, x, beta, *ctx.windows) if ctx.needs_input_grad[1] else None
     return grad_x, grad_beta, *(None for _ in ctx.windows)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, x, y, beta, *ctx.windows = inputs
-    ctx.save_for_backward(grad, x, y, beta)
+    grad, x, beta, *ctx.windows = inputs
+    ctx.save_for_backward(grad, x, beta)
 
 
 def _second_order(formula: Any) -> Any:
     """Gradient of a backward operator: its reference formula, differentiated by autograd."""
 
     def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        first, x, y, beta = ctx.saved_tensors
         with torch.enable_grad():
-            inputs = [t.detach().requires_grad_() for t in (first, x, beta)]
-            value = formula(inputs[0], inputs[1], y, inputs[2], *ctx.windows)
-            by_first, by_x, by_beta = torch.autograd.grad(value, inputs, grad, materialize_grads=True)
-        return by_first, by_x, None, by_beta, *(None for _ in ctx.windows)
+            inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+            value = formula(*inputs, Windows(*ctx.windows))
+            by_inputs = torch.autograd.grad(value, inputs, grad, materialize_grads=True)
+        return *by_inputs, *(None for _ in ctx.windows)
 
     return gradient
 
@@ -173,11 +162,8 @@ def _batch(operator: Any, tensors: int) -> Any:
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
         if in_dims[tensors - 1] is not None:
-            raise NotImplementedError("soft_pool under vmap takes one beta for the whole batch")
-        lead = [
-            value.unsqueeze(0).expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-            for value, dim in zip(args[: tensors - 1], in_dims, strict=False)
-        ]
+            raise NotImplementedError("poolswap::soft_pool under vmap takes one beta for the whole batch")
+        lead = transforms.lead(info.batch_size, args[: tensors - 1], in_dims)
         return operator(*lead, *args[tensors - 1 :]), 0
 
     return rule
@@ -198,5 +184,5 @@ torch.library.register_autograd(
 )
 torch.library.register_vmap("poolswap::soft_pool", _batch(torch.ops.poolswap.soft_pool, 2), lib=_library)
 torch.library.register_vmap(
-    "poolswap::soft_pool_backward", _batch(torch.ops.poolswap.soft_pool_backward, 4), lib=_library
+    "poolswap::soft_pool_backward", _batch(torch.ops.poolswap.soft_pool_backward, 3), lib=_library
 )

@@ -20,13 +20,13 @@ def test_the_reference_computes_where_it_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(cpu, "forward", refuse)
     assert main([*CONVERT, "--backend", "reference"]) == 0
-    assert backend._requested == "auto"
+    assert backend.requested() == "auto"
 
 
 def test_what_cannot_be_met_is_a_usage_error(capsys):
     assert main([*CONVERT, "--backend", "cuda"]) == 2
     assert "backend 'cuda' cannot run" in capsys.readouterr().err
-    assert backend._requested == "auto"
+    assert backend.requested() == "auto"
 
 
 def test_every_command_that_computes_takes_it(capsys):

@@ -14,6 +14,7 @@ from poolswap.export.trace import quiet
 from poolswap.functional import soft_pool_windows
 from poolswap.geometry import Geometry
 from poolswap.ops.reference import soft_pool_ref
+from poolswap.ops.windows import Windows
 
 BETAS = [1.0, 0.0, -2.0, 40.0]
 
@@ -39,13 +40,8 @@ def cases(draw):
     return (x * magnitude).float(), geometry, draw(st.sampled_from(BETAS))
 
 
-def windows(x, geometry):
-    padding, output_size = geometry.place(x.shape[2:])
-    return geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size
-
-
 def assert_is_soft_pool(y, x, geometry, beta, tolerance):
-    expected = soft_pool_ref(x.double(), torch.tensor(beta, dtype=torch.float64), *windows(x, geometry))
+    expected = soft_pool_ref(x.double(), torch.tensor(beta, dtype=torch.float64), Windows.place(geometry, x.shape[2:]))
     real = expected.isfinite()  # a dilated window of nothing but padding gives -inf
     assert torch.equal(torch.as_tensor(y).isfinite(), real)
     assert torch.equal(y[~real].double(), expected[~real])
@@ -58,7 +54,7 @@ def assert_is_soft_pool(y, x, geometry, beta, tolerance):
 @given(cases())
 def test_the_decomposition_is_the_reference(case):
     x, geometry, beta = case
-    y = soft_pool_decomposition(x, torch.tensor(beta), *windows(x, geometry))
+    y = soft_pool_decomposition(x, torch.tensor(beta), *Windows.place(geometry, x.shape[2:]))
     assert_is_soft_pool(y, x, geometry, beta, 1e-5)
 
 

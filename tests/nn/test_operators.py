@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pools import VARIANTS, distinct, geometries, stock
 from torch import nn
+from torch.nn import functional as F
 
 from poolswap.geometry import Geometry
+from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool
+from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.operators.registry import OPERATORS, parse_operator
 
 STEM = Geometry.make(2, 3, 2, 1)
@@ -186,6 +189,26 @@ def test_exports_in_eval_mode_with_a_dynamic_batch(name):
     program = torch.export.export(module, (torch.randn(2, 3, 6, 7),), dynamic_shapes=({0: batch},))
     x = torch.randn(5, 3, 6, 7)
     torch.testing.assert_close(program.module()(x), module(x))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("write", [torch.relu_, lambda y: F.dropout(y, inplace=True), lambda y: y.add_(1)])
+def test_what_follows_may_write_over_its_output(name, write):
+    """ReLU(inplace=True), Dropout(inplace=True), x += skip: as after torch's own pools."""
+    module = stirred(make(name))
+    for x in (torch.randn(2, 3, 6, 7, requires_grad=True), torch.randn(3, 6, 7, requires_grad=True)):
+        write(module(x)).sum().backward()
+        assert x.grad is not None
+
+
+@pytest.mark.parametrize("learn_beta", [False, True])
+@pytest.mark.parametrize("write", [torch.relu_, lambda y: y.add_(1)])
+def test_what_follows_a_head_may_write_over_its_output(learn_beta, write):
+    x = torch.randn(2, 3, 6, 7, requires_grad=True)
+    for pool in (AdaptiveSoftPool((1, 1), learn_beta=learn_beta), AdaptiveSoftPool((4, 3), learn_beta=learn_beta)):
+        write(pool(x)).sum().backward()
+    for pool in (GlobalSoftPool((2, 3), learn_beta=learn_beta), SpatialPyramidPool()):
+        write(pool(x)).sum().backward()
 
 
 def test_every_operator_says_what_it_computes():

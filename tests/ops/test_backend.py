@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from poolswap.functional import soft_pool2d
-from poolswap.ops import BackendError, set_backend, use_backend
+from poolswap.ops import BackendError, cpu, use_backend
 from poolswap.ops import backend as backends
 from poolswap.ops import triton as triton_backend
 from poolswap.ops.backend import BACKENDS, ENVIRONMENT_VARIABLE, Backend, implementation, select
@@ -79,17 +80,36 @@ def test_the_backend_of_every_name_has_the_three_functions() -> None:
 
 def test_use_backend_holds_for_its_block_only() -> None:
     x = torch.randn(1, 1, 4, 4)
-    before = backends._requested
+    before = backends.requested()
     with use_backend("cuda"), pytest.raises(BackendError, match="'cuda' cannot run on a cpu tensor"):
         soft_pool2d(x, 2)
-    assert backends._requested == before
+    assert backends.requested() == before
     with use_backend("reference"):
         assert implementation("cpu") == BACKENDS["reference"].implementation()
 
 
 def test_an_unknown_name_is_refused_where_it_is_set() -> None:
-    with pytest.raises(BackendError, match="unknown backend 'tpu'"):
-        set_backend("tpu")
+    with pytest.raises(BackendError, match="unknown backend 'tpu'"), use_backend("tpu"):
+        pass
+
+
+def test_threads_ask_for_backends_of_their_own() -> None:
+    with use_backend("reference"), ThreadPoolExecutor() as pool:
+        assert pool.submit(backends.requested).result() == "auto"
+        assert backends.requested() == "reference"
+
+
+@pytest.mark.parametrize("learn_beta", [False, True])
+def test_the_gradient_is_computed_by_the_backend_of_the_value(
+    learn_beta: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever autograd runs it: a GPU's gradients run in threads of their own."""
+    x = torch.randn(1, 1, 4, 4, requires_grad=True)
+    beta = torch.ones((), requires_grad=learn_beta)
+    with use_backend("reference"):
+        y = soft_pool2d(x, 2, beta=beta)
+    monkeypatch.setattr(cpu, "backward", lambda *arguments: pytest.fail("another backend's gradient"))
+    y.sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scales import elements, largest_elements, largest_shares
 from torch import Tensor
 
 from poolswap.functional import global_soft_pool, soft_pool1d, soft_pool2d
 from poolswap.geometry import Geometry
 from poolswap.ops import cpu, reference, soft_pool, use_backend
+from poolswap.ops.windows import Windows
 
 pytestmark = pytest.mark.skipif(cpu.unavailable() is not None, reason=str(cpu.unavailable()))
 
@@ -35,10 +37,8 @@ class Case:
     seed: int = 0
 
     @property
-    def windows(self) -> tuple[tuple[int, ...], ...]:
-        g = self.geometry
-        padding, output_size = g.place(self.size)
-        return g.kernel_size, g.stride, padding, g.dilation, output_size
+    def windows(self) -> Windows:
+        return Windows.place(self.geometry, self.size)
 
     def arrange(self, x: Tensor) -> Tensor:
         if self.layout == "channels_last" and x.dim() in (4, 5):
@@ -99,7 +99,7 @@ def make(case: Case, values: Callable[[Tensor], Tensor], dtype: torch.dtype) -> 
     x = torch.randn(*case.leading, *case.size, generator=generator, dtype=torch.float64)
     limit = torch.finfo(dtype).max
     x = case.arrange(values(x).clamp(-limit, limit) if values is hostile else values(x)).to(dtype)
-    grad = torch.randn(*case.leading, *case.windows[-1], generator=generator).to(dtype)
+    grad = torch.randn(*case.leading, *case.windows.output_size, generator=generator).to(dtype)
     return x, grad
 
 
@@ -108,18 +108,10 @@ def check(case: Case, x: Tensor, grad: Tensor, beta: Tensor) -> None:
     windows, exact = case.windows, x.double()
     used = beta.to(torch.float32 if x.element_size() < 4 else x.dtype).double()
     with use_backend("cpu"):
-        y = soft_pool(x, beta, *windows)
-        dx = torch.ops.poolswap.soft_pool_backward(grad, x, y, beta, *windows)
-    gathered = reference._windows(exact, *windows)
-    scale = gathered.masked_fill(~gathered.isfinite(), 0).abs().amax(-1)
-    close(y, reference.forward(exact, used, *windows), scale)
-
-    weights, exponent, _, _, unbounded = reference._weights(gathered, used)
-    centred = 1 + (exponent - (weights * exponent).sum(-1, keepdim=True)).abs()
-    share = (grad.double().abs().unsqueeze(-1) * weights * centred).amax(-1, keepdim=True).expand_as(weights)
-    share = torch.where(unbounded.unsqueeze(-1), 0.0, share)
-    scale = reference._fold(share.contiguous(), case.size, *windows)
-    close(dx, reference.backward(grad.double(), exact, exact, used, *windows), scale)
+        y = soft_pool(x, beta, windows)
+        dx = torch.ops.poolswap.soft_pool_backward(grad, x, beta, *windows)
+    close(y, reference.forward(exact, used, windows), largest_elements(exact, windows))
+    close(dx, reference.backward(grad.double(), exact, used, windows), largest_shares(grad, exact, used, windows))
 
 
 def close(got: Tensor, expected: Tensor, scale: Tensor) -> None:
@@ -197,8 +189,8 @@ def test_a_gradient_larger_than_the_caches(geometry: Geometry, channels: int) ->
     x, grad = make(case, moderate, torch.float32)
     assert 2 * x.nbytes > 32 << 20 > x.nbytes
     beta = torch.ones(())
-    together = cpu.backward(grad, x, x, beta, *case.windows)
-    apart = [cpu.backward(g[None], one[None], one[None], beta, *case.windows) for g, one in zip(grad, x, strict=True)]
+    together = cpu.backward(grad, x, beta, case.windows)
+    apart = [cpu.backward(g[None], one[None], beta, case.windows) for g, one in zip(grad, x, strict=True)]
     torch.testing.assert_close(together, torch.cat(apart), rtol=2e-6, atol=2e-6)
 
 
@@ -207,10 +199,10 @@ def test_gradients_that_are_not_finite_stay_so(value: float) -> None:
     x = torch.randn(1, 16, 8, 32)
     for geometry in (STEM, SAME, PAIRS, Geometry.make(2, (8, 32))):
         case = Case(geometry, (8, 32), (1, 16))
-        grad = torch.zeros(1, 16, *case.windows[-1])
+        grad = torch.zeros(1, 16, *case.windows.output_size)
         grad[0, 3, -1, -1] = value
         with use_backend("cpu"):
-            dx = torch.ops.poolswap.soft_pool_backward(grad, x, x, torch.ones(()), *case.windows)
+            dx = torch.ops.poolswap.soft_pool_backward(grad, x, torch.ones(()), *case.windows)
         assert not bool(dx[0, 3].isfinite().all())
         assert bool((dx[0, [2, 4]] == 0).all())
 
@@ -221,9 +213,9 @@ def test_finite_for_every_finite_input(case: Case, offset: float, spread: float,
     x, grad = make(case, moderate, torch.float64)
     x = (offset + spread * x).clamp(-3.4e38, 3.4e38).float()
     with use_backend("cpu"):
-        y = soft_pool(x, torch.tensor(beta), *case.windows)
-        dx = torch.ops.poolswap.soft_pool_backward(grad.float(), x, y, torch.tensor(beta), *case.windows)
-    filled = reference._windows(torch.zeros_like(x), *case.windows).amax(-1) == 0
+        y = soft_pool(x, torch.tensor(beta), case.windows)
+        dx = torch.ops.poolswap.soft_pool_backward(grad.float(), x, torch.tensor(beta), *case.windows)
+    filled = elements(torch.zeros_like(x), case.windows).amax(-1) == 0
     assert bool(y[filled].isfinite().all())
     assert bool(dx.isfinite().all())
 
@@ -254,8 +246,8 @@ def test_thread_count_changes_no_bit(case: Case, values: Callable[[Tensor], Tens
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            y = cpu.forward(x, torch.ones(()), *case.windows)
-            results.append((y, cpu.backward(grad, x, y, torch.ones(()), *case.windows)))
+            y = cpu.forward(x, torch.ones(()), case.windows)
+            results.append((y, cpu.backward(grad, x, torch.ones(()), case.windows)))
     finally:
         torch.set_num_threads(before)
     for y, dx in results[1:]:
@@ -295,13 +287,14 @@ def test_long_rows_and_whole_maps() -> None:
 SCRIPT = """
 import torch
 from poolswap.ops import cpu
+from poolswap.ops.windows import Windows
 torch.manual_seed(3)
 x = torch.randn(2, 20, 19, 37) * torch.tensor([1.0, 100.0]).view(2, 1, 1, 1)
 for layout in (torch.contiguous_format, torch.channels_last):
     for w in [((3, 3), (2, 2), (1, 1), (1, 1), (10, 19)), ((2, 3), (1, 3), (0, 0), (1, 2), (18, 11))]:
         a = x.contiguous(memory_format=layout)
-        y = cpu.forward(a, torch.ones(()), *w)
-        d = cpu.backward(y, a, y, torch.ones(()), *w)
+        y = cpu.forward(a, torch.ones(()), Windows(*w))
+        d = cpu.backward(y, a, torch.ones(()), Windows(*w))
         print(cpu.instruction_set(), y.double().sum().item(), d.double().abs().sum().item())
 """
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.ops import soft_pool, use_backend
 from poolswap.ops.backend import BACKENDS
+from poolswap.ops.windows import Windows
 
 HOST = [name for name, backend in BACKENDS.items() if backend.device in (None, "cpu")]
 POOLS = {1: soft_pool1d, 2: soft_pool2d, 3: soft_pool3d}
@@ -34,7 +35,7 @@ def beta(value: float = 1.0, **options: Any) -> Tensor:
     return torch.tensor(value, dtype=torch.float64, **options)
 
 
-WINDOWS = ([3, 2], [2, 1], [1, 0], [1, 2], [3, 3])
+WINDOWS = Windows((3, 2), (2, 1), (1, 0), (1, 2), (3, 3))
 
 
 def sample(dtype: torch.dtype = torch.float32, channels_last: bool = False, grad: bool = True) -> Tensor:
@@ -50,8 +51,8 @@ def sample(dtype: torch.dtype = torch.float32, channels_last: bool = False, grad
 def test_opcheck_accepts_schema_fake_and_autograd(channels_last: bool, learn_beta: bool) -> None:
     x = sample(channels_last=channels_last)
     torch.library.opcheck(torch.ops.poolswap.soft_pool, (x, beta(requires_grad=learn_beta), *WINDOWS))
-    y = soft_pool(x.detach(), beta(), *WINDOWS)
-    arguments = (torch.randn_like(y), x.detach(), y, beta(), *WINDOWS)
+    y = soft_pool(x.detach(), beta(), WINDOWS)
+    arguments = (torch.randn_like(y), x.detach(), beta(), *WINDOWS)
     torch.library.opcheck(torch.ops.poolswap.soft_pool_backward, arguments)
     torch.library.opcheck(torch.ops.poolswap.soft_pool_backward_beta, arguments)
 
@@ -72,7 +73,7 @@ def test_gradient_is_exact(dims: int, options: dict[str, int], learn_beta: bool)
 @pytest.mark.parametrize("learn_beta", [False, True])
 def test_double_backward_is_exact(learn_beta: bool) -> None:
     inputs = (sample(torch.float64), beta(0.7, requires_grad=learn_beta))
-    assert torch.autograd.gradgradcheck(lambda x, b: soft_pool(x, b, *WINDOWS), inputs, atol=1e-6)
+    assert torch.autograd.gradgradcheck(lambda x, b: soft_pool(x, b, WINDOWS), inputs, atol=1e-6)
 
 
 class Recorder(TorchDispatchMode):
@@ -90,9 +91,9 @@ class Recorder(TorchDispatchMode):
 
 def test_whoever_looks_on_sees_the_operators_that_eager_calls_go_past() -> None:
     x = sample()
-    expected = torch.autograd.grad(soft_pool(x, beta(), *WINDOWS).square().sum(), x)[0]
+    expected = torch.autograd.grad(soft_pool(x, beta(), WINDOWS).square().sum(), x)[0]
     with Recorder() as recorder:
-        got = torch.autograd.grad(soft_pool(x, beta(), *WINDOWS).square().sum(), x)[0]
+        got = torch.autograd.grad(soft_pool(x, beta(), WINDOWS).square().sum(), x)[0]
     assert recorder.seen == ["soft_pool", "soft_pool_backward"]
     assert torch.equal(got, expected)
 
@@ -100,27 +101,29 @@ def test_whoever_looks_on_sees_the_operators_that_eager_calls_go_past() -> None:
         pass
 
     own = x.detach().as_subclass(Own)
-    assert type(soft_pool(own, beta(), *WINDOWS)) is Own
-    traced = make_fx(lambda x: soft_pool(x, beta(), *WINDOWS))(x.detach())
+    assert type(soft_pool(own, beta(), WINDOWS)) is Own
+    traced = make_fx(lambda x: soft_pool(x, beta(), WINDOWS))(x.detach())
     assert "poolswap.soft_pool" in traced.code
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # forward_ad's own
-def test_forward_mode_is_refused_and_not_left_out() -> None:
-    x = sample(grad=False)
+def test_forward_mode_is_the_directional_derivative() -> None:
+    x, b = sample(torch.float64, grad=False), beta(0.7)
+    along = (torch.randn_like(x), torch.randn_like(b))
+    y, moved = torch.func.jvp(lambda x, b: soft_pool(x, b, WINDOWS), (x, b), along)
+    jacobian = torch.autograd.functional.jacobian(lambda x, b: soft_pool(x, b, WINDOWS), (x, b))
+    torch.testing.assert_close(y, soft_pool(x, b, WINDOWS))
+    expected = torch.einsum("bchwijkl,ijkl->bchw", jacobian[0], along[0]) + jacobian[1] * along[1]
+    torch.testing.assert_close(moved, expected)
     with forward_ad.dual_level():
-        assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.clone(), beta(), *WINDOWS))
-        dual = forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-            soft_pool(dual, beta(), *WINDOWS)
-    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-        torch.func.jvp(lambda x: soft_pool(x, beta(), *WINDOWS), (x,), (torch.ones_like(x),))
+        dual = soft_pool(forward_ad.make_dual(x, along[0]), forward_ad.make_dual(b, along[1]), WINDOWS)
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, moved)
 
 
 def test_views_that_are_negated_lazily_are_read_as_what_they_mean() -> None:
     x = torch.randn(2, 3, 6, 5, dtype=torch.complex64).conj().imag
     assert x.is_neg()
-    assert torch.equal(soft_pool(x, beta(), *WINDOWS), soft_pool(x.resolve_neg().clone(), beta(), *WINDOWS))
+    assert torch.equal(soft_pool(x, beta(), WINDOWS), soft_pool(x.resolve_neg().clone(), beta(), WINDOWS))
 
 
 def test_a_number_first_seen_in_inference_mode_serves_training_too() -> None:
@@ -133,14 +136,14 @@ def test_a_number_first_seen_in_inference_mode_serves_training_too() -> None:
 
 def test_meta_tensors_need_no_implementation() -> None:
     x = sample(channels_last=True)
-    y, meta = soft_pool(x, beta(), *WINDOWS), soft_pool(x.detach().to("meta").requires_grad_(), beta(), *WINDOWS)
+    y, meta = soft_pool(x, beta(), WINDOWS), soft_pool(x.detach().to("meta").requires_grad_(), beta(), WINDOWS)
     assert (meta.device.type, meta.shape, meta.stride()) == ("meta", y.shape, y.stride())
 
 
 def test_a_frozen_input_leaves_nothing_to_record() -> None:
-    assert soft_pool(sample(grad=False), beta(), *WINDOWS).grad_fn is None
+    assert soft_pool(sample(grad=False), beta(), WINDOWS).grad_fn is None
     with torch.inference_mode():
-        assert soft_pool(sample(grad=False), beta(), *WINDOWS).is_inference()
+        assert soft_pool(sample(grad=False), beta(), WINDOWS).is_inference()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -184,20 +187,39 @@ def test_autocast_keeps_the_dtype_that_comes_in(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("in_dim", [0, 2])
 def test_vmap_is_one_more_leading_dimension(in_dim: int) -> None:
     x = torch.randn(4, 2, 3, 6, 5)
-    mapped = torch.vmap(lambda x: soft_pool(x, beta(), *WINDOWS), in_dims=in_dim)(x.movedim(0, in_dim))
-    torch.testing.assert_close(mapped, torch.stack([soft_pool(part, beta(), *WINDOWS) for part in x]))
+    mapped = torch.vmap(lambda x: soft_pool(x, beta(), WINDOWS), in_dims=in_dim)(x.movedim(0, in_dim))
+    torch.testing.assert_close(mapped, torch.stack([soft_pool(part, beta(), WINDOWS) for part in x]))
 
 
-def test_vmap_over_beta_is_refused() -> None:
-    x = sample(grad=False)
+def test_vmap_over_beta_is_a_pool_for_each() -> None:
+    x, betas = sample(grad=False), torch.tensor([0.0, 1.0, 3.0])
+    mapped = torch.vmap(lambda b: soft_pool(x, b, WINDOWS))(betas)
+    torch.testing.assert_close(mapped, torch.stack([soft_pool(x, b, WINDOWS) for b in betas]))
     with pytest.raises(NotImplementedError, match="one beta for the whole batch"):
-        torch.vmap(lambda b: soft_pool(x, b, *WINDOWS))(torch.ones(4))
+        torch.vmap(lambda b: torch.ops.poolswap.soft_pool(x, b, *WINDOWS))(betas)
+
+
+@pytest.mark.parametrize("learn_beta", [False, True])
+def test_what_follows_may_write_over_the_output(learn_beta: bool) -> None:
+    x, b = sample(), beta(0.7, requires_grad=learn_beta)
+    expected = torch.autograd.grad(soft_pool(x, b, WINDOWS).add(1).relu().sum(), x)[0]
+    got = torch.autograd.grad(soft_pool(x, b, WINDOWS).add_(1).relu_().sum(), x)[0]
+    assert torch.equal(got, expected)
+
+
+def test_nothing_is_saved_but_the_input_and_beta() -> None:
+    saved: list[Tensor] = []
+    x = sample()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y = soft_pool(x, beta(), WINDOWS)
+    assert y.grad_fn is not None
+    assert {t.data_ptr() for t in saved if t.numel() > 1} == {x.data_ptr()}
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_fake_tensors_have_the_real_shape_and_layout(channels_last: bool) -> None:
     x = sample(channels_last=channels_last, grad=False)
-    y = soft_pool(x, beta(), *WINDOWS)
+    y = soft_pool(x, beta(), WINDOWS)
     with FakeTensorMode() as mode:
-        fake = soft_pool(mode.from_tensor(x), torch.ones((), dtype=torch.float64), *WINDOWS)
+        fake = soft_pool(mode.from_tensor(x), torch.ones((), dtype=torch.float64), WINDOWS)
     assert (fake.shape, fake.stride(), fake.dtype) == (y.shape, y.stride(), y.dtype)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scales import largest_elements, largest_shares
 from torch import Tensor
 
 from poolswap.geometry import Geometry
 from poolswap.ops import reference, triton
-from poolswap.ops.triton.windows import Windows
+from poolswap.ops.triton.windows import SpatialWindows
+from poolswap.ops.windows import Windows
 
 launch = pytest.importorskip("poolswap.ops.triton.launch", reason="Triton is not installed")
 import triton_interpreter  # noqa: E402
@@ -52,10 +54,8 @@ class Case:
     seed: int = 0
 
     @property
-    def windows(self) -> tuple[tuple[int, ...], ...]:
-        g = self.geometry
-        padding, output_size = g.place(self.size)
-        return g.kernel_size, g.stride, padding, g.dilation, output_size
+    def windows(self) -> Windows:
+        return Windows.place(self.geometry, self.size)
 
     def make(self) -> tuple[Tensor, Tensor]:
         """(x, gradient of the output)."""
@@ -63,7 +63,7 @@ class Case:
         x = VALUES[self.values](torch.randn(*self.leading, *self.size, generator=generator, dtype=torch.float64))
         largest = torch.finfo(self.dtype).max
         x = torch.where(x.isfinite(), x.clamp(-largest, largest), x).to(self.dtype)
-        grad = torch.randn(*self.leading, *self.windows[-1], generator=generator).to(self.dtype)
+        grad = torch.randn(*self.leading, *self.windows.output_size, generator=generator).to(self.dtype)
         return arrange(x, self.layout), arrange(grad, self.layout)
 
 
@@ -128,8 +128,8 @@ def run(case: Case, device: str) -> tuple[Tensor, Tensor]:
     """(y, dx) by the kernels, on the CPU."""
     x, grad = (t.to(device) for t in case.make())
     beta = torch.tensor(case.beta, dtype=torch.float64, device=device)
-    y = triton.forward(x, beta, *case.windows)
-    return y.cpu(), triton.backward(grad, x, y, beta, *case.windows).cpu()
+    y = triton.forward(x, beta, case.windows)
+    return y.cpu(), triton.backward(grad, x, beta, case.windows).cpu()
 
 
 def check(case: Case, device: str) -> None:
@@ -137,14 +137,9 @@ def check(case: Case, device: str) -> None:
     x, grad = (t.double() for t in case.make())
     beta = torch.tensor(case.beta, dtype=torch.promote_types(case.dtype, torch.float32)).double()
     y, dx = run(case, device)
-    elements = reference._windows(x, *case.windows)
-    scale = elements.masked_fill(~elements.isfinite(), 0.0).abs().amax(-1)
-    assert_close(y, reference.forward(x, beta, *case.windows), scale)
-    weights, exponent, _, _, unbounded = reference._weights(elements, beta)
-    spread = 1 + (exponent - (weights * exponent).sum(-1, keepdim=True)).abs()
-    share = (grad.abs().unsqueeze(-1) * weights * spread).amax(-1, keepdim=True).masked_fill(unbounded[..., None], 0.0)
-    scale = reference._fold(share.expand_as(weights).contiguous(), case.size, *case.windows)
-    assert_close(dx, reference.backward(grad, x, x, beta, *case.windows), scale)
+    assert_close(y, reference.forward(x, beta, case.windows), largest_elements(x, case.windows))
+    scale = largest_shares(grad, x, beta, case.windows)
+    assert_close(dx, reference.backward(grad, x, beta, case.windows), scale)
 
 
 def assert_close(got: Tensor, expected: Tensor, scale: Tensor) -> None:
@@ -197,7 +192,7 @@ def test_the_plan_runs_the_kernels_it_should(name: str) -> None:
     geometry, size, expected = KERNELS[name]
     case = Case(geometry, size)
     x, grad = case.make()
-    call = launch.Call(x, torch.ones(()), 1, Windows.make(size, *case.windows), 32)
+    call = launch.KernelCall(x, torch.ones(()), 1, SpatialWindows.make(size, case.windows), 32)
     assert [step.kernel.__name__ for step in call.backward(grad, torch.empty_like(x))] == expected
 
 
@@ -227,13 +222,12 @@ def test_dense_layouts_are_read_and_kept_without_a_copy(device: str, size: tuple
 @pytest.mark.parametrize("geometry", [Geometry.make(2, 3, 2, 1), Geometry.make(2, 5)])
 def test_unbatched_more_leading_dimensions_and_empty(device: str, leading: tuple[int, ...], geometry: Geometry) -> None:
     x = torch.randn(*leading, 5, 5, device=device, dtype=torch.float64)
-    padding, output_size = geometry.place((5, 5))
-    windows = (geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size)
+    windows = Windows.place(geometry, (5, 5))
     beta = torch.ones((), device=device)
-    y = triton.forward(x, beta, *windows)
-    dx = triton.backward(torch.ones_like(y), x, y, beta, *windows)
-    torch.testing.assert_close(y, reference.forward(x, beta, *windows))
-    torch.testing.assert_close(dx, reference.backward(torch.ones_like(y), x, y, beta, *windows))
+    y = triton.forward(x, beta, windows)
+    dx = triton.backward(torch.ones_like(y), x, beta, windows)
+    torch.testing.assert_close(y, reference.forward(x, beta, windows))
+    torch.testing.assert_close(dx, reference.backward(torch.ones_like(y), x, beta, windows))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
@@ -242,9 +236,9 @@ def test_beta_is_any_tensor_of_one_number(device: str, dtype: torch.dtype, shape
     case = Case(Geometry.make(2, 3, 2, 1), (6, 6))
     x, _ = case.make()
     beta = torch.full(shape, 2, dtype=dtype)
-    expected = reference.forward(x, beta.reshape(()), *case.windows)
+    expected = reference.forward(x, beta.reshape(()), case.windows)
     for place in {"cpu", device}:
-        torch.testing.assert_close(triton.forward(x.to(device), beta.to(place), *case.windows).cpu(), expected)
+        torch.testing.assert_close(triton.forward(x.to(device), beta.to(place), case.windows).cpu(), expected)
 
 
 @pytest.mark.parametrize("beta", [1e38, -1e38, 3e-39, float("nan")])
@@ -255,18 +249,18 @@ def test_extreme_beta(device: str, beta: float) -> None:
         x, grad = case.make()
         exact = torch.tensor(beta, dtype=torch.float32)
         y, dx = run(case, device)
-        torch.testing.assert_close(y, reference.forward(x, exact, *case.windows), equal_nan=True)
-        torch.testing.assert_close(dx, reference.backward(grad, x, y, exact, *case.windows), equal_nan=True)
+        torch.testing.assert_close(y, reference.forward(x, exact, case.windows), equal_nan=True)
+        torch.testing.assert_close(dx, reference.backward(grad, x, exact, case.windows), equal_nan=True)
 
 
 def test_the_largest_floats_do_not_overflow(device: str) -> None:
     largest = torch.finfo(torch.float32).max
     for volume in (2, 9, 32, 40):
         x = torch.tensor([largest, -largest]).repeat(volume // 2).repeat(1, 1, 4).to(device)
-        windows = ([volume], [volume], [0], [1], [x.shape[-1] // volume])
-        y = triton.forward(x, torch.ones((), device=device), *windows)
+        windows = Windows((volume,), (volume,), (0,), (1,), (x.shape[-1] // volume,))
+        y = triton.forward(x, torch.ones((), device=device), windows)
         assert torch.equal(y, torch.full_like(y, largest))
-        average = triton.forward(x, torch.zeros((), device=device), *windows)
+        average = triton.forward(x, torch.zeros((), device=device), windows)
         assert average.isfinite().all()
 
 

@@ -14,10 +14,11 @@ from poolswap.functional import global_soft_pool, soft_pool2d
 from poolswap.nn import SoftPool2d
 from poolswap.ops import soft_pool, use_backend
 from poolswap.ops.backend import select
+from poolswap.ops.windows import Windows
 
 gpu = pytest.mark.gpu
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA or ROCm device")
-WINDOWS = ([3, 3], [2, 2], [1, 1], [1, 1], [4, 4])
+WINDOWS = Windows((3, 3), (2, 2), (1, 1), (1, 1), (4, 4))
 
 
 def sample(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cuda") -> Tensor:
@@ -46,7 +47,7 @@ def test_compile_traces_a_gpu_model_without_one() -> None:
     with FakeTensorMode(), torch.no_grad():
         x = torch.empty(2, 3, 8, 8, device="cuda", dtype=torch.float16).to(memory_format=torch.channels_last)
         y = torch.compile(lambda x: pool(x.relu()), fullgraph=True, backend=keep)(x)
-        dx = torch.ops.poolswap.soft_pool_backward(y, x, y, torch.ones((), device="cuda"), *WINDOWS)
+        dx = torch.ops.poolswap.soft_pool_backward(y, x, torch.ones((), device="cuda"), *WINDOWS)
     assert "soft_pool" in str(graphs[0].graph)
     assert (y.device.type, y.shape, y.dtype) == ("cuda", (2, 3, 4, 4), torch.float16)
     assert y.is_contiguous(memory_format=torch.channels_last)
@@ -102,7 +103,7 @@ def test_nothing_waits_for_the_device() -> None:
     try:
         gradient(pool, x)
         gradient(lambda x: global_soft_pool(x, (2, 3)), x)
-        soft_pool(x, torch.tensor(2.0), *WINDOWS)
+        soft_pool(x, torch.tensor(2.0), WINDOWS)
         SoftPool2d(3, 2, 1).cuda()(x)
     finally:
         torch.cuda.set_sync_debug_mode(mode)
@@ -141,7 +142,7 @@ def test_runs_on_the_current_stream() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_runs_on_the_device_of_its_input() -> None:
     x = sample(device="cuda:1")
-    y = soft_pool(x, torch.ones((), device="cuda:0"), *WINDOWS)
+    y = soft_pool(x, torch.ones((), device="cuda:0"), WINDOWS)
     assert y.device == x.device
     torch.testing.assert_close(y.cpu(), pool(x.cpu()))
 

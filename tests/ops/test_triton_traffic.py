@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from triton_traffic import traffic
 
-from poolswap.ops.triton.traffic import traffic
+from poolswap.ops.windows import Windows
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from poolswap.ops.triton.traffic import traffic
 def test_every_tensor_once_and_what_the_kernels_add(windows: tuple[list[int], ...], outputs: int, extra: int) -> None:
     planes, element = 6, 2
     x = torch.empty(2, 3, 8, 8, dtype=torch.bfloat16, device="meta")
-    counted = traffic(x, *windows)
+    counted = traffic(x, Windows(*windows))
     assert counted.forward == planes * element * (64 + outputs)
     assert counted.backward == planes * element * (64 + outputs + 64)
     assert counted.backward_extra == planes * extra

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from poolswap.ops.reference import Sizes
+from poolswap.ops.windows import Windows
 
 
 def unavailable() -> str | None:
@@ -22,15 +22,15 @@ def unavailable() -> str | None:
     return None
 
 
-def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool as `poolswap.ops.reference.forward` defines it; x (..., *spatial) -> (..., *output_size)."""
     from poolswap.ops.triton import launch
 
-    return launch.forward(x, beta, *windows)
+    return launch.forward(x, beta, windows)
 
 
-def backward(grad: Tensor, x: Tensor, y: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    """Gradient with respect to x, as `poolswap.ops.reference.backward` defines it. `y` is not read."""
+def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+    """Gradient with respect to x, as `poolswap.ops.reference.backward` defines it."""
     from poolswap.ops.triton import launch
 
-    return launch.backward(grad, x, beta, *windows)
+    return launch.backward(grad, x, beta, windows)

@@ -6,8 +6,6 @@ and gives the same bits every time. It is one of
 - `cell_gradient`, one pass, where few windows cover an element (kernel 2 or 3 with stride 2, kernel = stride);
 - `large_windows` in mode "gradient", one pass, for long windows that do not overlap (global pooling);
 - `small_windows` or `large_windows` with statistics, three numbers per output, then `gather_windows`, for the rest.
-
-`poolswap.ops.triton.traffic` counts the bytes.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ import torch
 from torch import Tensor
 
 from poolswap.ops.layout import empty_output, layout_of
-from poolswap.ops.reference import Sizes
 from poolswap.ops.triton import kernels
-from poolswap.ops.triton.windows import MOST_TAPS, Windows, power_of_two
+from poolswap.ops.triton.windows import MOST_TAPS, SpatialWindows, power_of_two
+from poolswap.ops.windows import Windows
 
 WARPS = 4
 # From this many elements on, offsets take 64 bits: 2**31 less the largest block.
@@ -45,7 +43,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """One operator call as the kernels take it.
 
     x is dense with (outer, *spatial, inner) in memory; so are y, grad and dx in the launches below. `beta` is on x's
@@ -55,7 +53,7 @@ class Call:
     x: Tensor
     beta: Tensor
     inner: int
-    windows: Windows
+    windows: SpatialWindows
     lanes: int
 
     def forward(self, y: Tensor) -> Iterator[Launch]:
@@ -136,18 +134,18 @@ class Call:
         return WARPS * self.lanes * (1 << (each.bit_length() - 1))
 
 
-def forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """See `poolswap.ops.triton.forward`."""
-    x, inner = _dense(x, len(windows[0]))
-    y = empty_output(x, windows[-1])
+    x, inner = _dense(x, windows.dims)
+    y = empty_output(x, windows.output_size)
     if y.numel():
         run(_call(x, beta, inner, windows).forward(y))
     return y
 
 
-def backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """See `poolswap.ops.triton.backward`."""
-    x, inner = _dense(x, len(windows[0]))
+    x, inner = _dense(x, windows.dims)
     dx = torch.empty_like(x)
     if dx.numel():
         grad = grad.contiguous(memory_format=torch.contiguous_format if inner == 1 else layout_of(x))
@@ -162,12 +160,12 @@ def run(launches: Iterator[Launch]) -> None:
             launch.kernel[(launch.grid,)](**launch.arguments, num_warps=WARPS)
 
 
-def _call(x: Tensor, beta: Tensor, inner: int, windows: tuple[Sizes, ...]) -> Call:
-    own = _windows(*map(tuple, (x.shape[-len(windows[0]) :], *windows)))
-    return Call(x, _beside(beta, x), inner, own, warp_size(x.device))
+def _call(x: Tensor, beta: Tensor, inner: int, windows: Windows) -> KernelCall:
+    own = _spatial(x.shape[-windows.dims :], windows)
+    return KernelCall(x, _beside(beta, x), inner, own, warp_size(x.device))
 
 
-_windows = lru_cache(maxsize=1024)(Windows.make)
+_spatial = lru_cache(maxsize=1024)(SpatialWindows.make)
 
 
 def warp_size(device: torch.device) -> int:

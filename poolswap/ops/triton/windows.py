@@ -7,7 +7,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
-from poolswap.ops.reference import Sizes
+from poolswap.ops.windows import Sizes, Windows
 
 Triple = tuple[int, ...]
 
@@ -19,7 +19,7 @@ MOST_TAPS_PER_INPUT = 4
 
 
 @dataclass(frozen=True)
-class Windows:
+class SpatialWindows:
     """Windows over (T, H, W): every field has one int a dimension."""
 
     size: Triple
@@ -30,7 +30,7 @@ class Windows:
     output_size: Triple
 
     @classmethod
-    def make(cls, size: Sizes, *windows: Sizes) -> Windows:
+    def make(cls, size: Sizes, windows: Windows) -> SpatialWindows:
         """From the spatial input size and the operator's five lists, in a normal form.
 
         Missing dimensions have size 1. Dimensions that every window covers whole are joined with the one before

@@ -8,8 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from poolswap.ops.reference import Sizes
-from poolswap.ops.triton.windows import Windows
+from poolswap.ops.triton.windows import SpatialWindows
+from poolswap.ops.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Traffic:
     backward_extra: int
 
 
-def traffic(x: Tensor, *windows: Sizes) -> Traffic:
-    """Traffic of SoftPool of x with the operator's window lists; only x's shape and dtype matter."""
-    dims = len(windows[0])
-    own = Windows.make(x.shape[-dims:], *windows)
+def traffic(x: Tensor, windows: Windows) -> Traffic:
+    """Traffic of SoftPool of x over these windows; only x's shape and dtype matter."""
+    dims = windows.dims
+    own = SpatialWindows.make(x.shape[-dims:], windows)
     inputs = x.numel() * x.itemsize
     outputs = prod(x.shape[:-dims]) * prod(own.output_size)
     extra = 0

@@ -17,8 +17,9 @@ from triton.runtime.jit import create_function_from_signature
 
 from poolswap.geometry import Geometry
 from poolswap.ops.layout import empty_output
-from poolswap.ops.triton.launch import WARPS, Call, Launch
-from poolswap.ops.triton.windows import Windows
+from poolswap.ops.triton.launch import WARPS, KernelCall, Launch
+from poolswap.ops.triton.windows import SpatialWindows
+from poolswap.ops.windows import Windows
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -48,11 +49,11 @@ def plan(case: str, dtype: torch.dtype, target: str, channels_last: bool = False
     dense = torch.empty((2**20 if wide else 32, 64, *size), dtype=dtype, device="meta")
     layout = (torch.channels_last if geometry.dims == 2 else torch.channels_last_3d) if channels_last else None
     x = dense.contiguous(memory_format=layout) if layout else dense
-    padding, output_size = geometry.place(size)
-    windows = Windows.make(size, geometry.kernel_size, geometry.stride, padding, geometry.dilation, output_size)
+    windows = Windows.place(geometry, size)
     beta = torch.empty((), device="meta")
-    call = Call(x, beta, 64 if channels_last else 1, windows, TARGETS[target].warp_size)
-    y = empty_output(x, output_size)
+    spatial = SpatialWindows.make(size, windows)
+    call = KernelCall(x, beta, 64 if channels_last else 1, spatial, TARGETS[target].warp_size)
+    y = empty_output(x, windows.output_size)
     return list(call.backward(y, torch.empty_like(x)) if backward else call.forward(y))
 
 
