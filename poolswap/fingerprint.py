@@ -15,7 +15,7 @@ from poolswap.inputs import Example, all_outputs_of, evaluating, seeded_inputs
 _KEPT = 16
 
 
-class Output(BaseModel):
+class KeptOutput(BaseModel):
     """One output tensor: its first values, and the Euclidean norm of all of them.
 
     `exact` is set for integers and booleans, which may not differ at all: a SHA-256 over their bytes.
@@ -29,7 +29,7 @@ class Output(BaseModel):
     exact: str | None = None
 
     @classmethod
-    def of(cls, y: Tensor) -> Output:
+    def of(cls, y: Tensor) -> KeptOutput:
         """Of an output on the CPU."""
         first, norm = tuple(y.flatten()[:_KEPT].tolist()), float(y.double().norm())
         return cls(shape=tuple(y.shape), first=first, norm=norm, exact=None if y.is_floating_point() else _digest([y]))
@@ -47,7 +47,7 @@ class Fingerprint(BaseModel):
     seed: int = 0
     batch: int = Field(default=2, ge=1, le=64)
     input_sha256: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[KeptOutput, ...]
     sha256: str
 
     @property
@@ -78,7 +78,7 @@ def fingerprint(
         seed=seed,
         batch=batch,
         input_sha256=_digest(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)),
-        outputs=tuple(map(Output.of, outputs)),
+        outputs=tuple(map(KeptOutput.of, outputs)),
         sha256=_digest(outputs),
     )
 

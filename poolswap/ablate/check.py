@@ -22,11 +22,9 @@ _CHECK = re.compile(
 )
 _EXAMPLE = "write for example 'top1_delta >= -0.5' or 'latency_ratio < 1.2 for adapt=finetune, layers=5'"
 
-Row = Mapping[str, object]
-
 
 @dataclass(frozen=True)
-class Check:
+class Condition:
     """`metric operator bound`, for the rows whose columns have these values."""
 
     text: str
@@ -35,7 +33,7 @@ class Check:
     bound: float
     only: tuple[tuple[str, str], ...]
 
-    def failures(self, rows: Sequence[Row]) -> list[Row]:
+    def failures(self, rows: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """The rows for which it does not hold, as for one without the number. Raises InputError where none is meant."""
         for name in (self.metric, *(name for name, _ in self.only)):
             if rows and name not in rows[0]:
@@ -51,7 +49,7 @@ class Check:
         return isinstance(value, int | float) and _OPERATORS[self.operator](value, self.bound)
 
 
-def parse_check(text: str) -> Check:
+def parse_check(text: str) -> Condition:
     """The check that the text says. Raises InputError."""
     match = _CHECK.fullmatch(text)
     if match is None:
@@ -62,4 +60,4 @@ def parse_check(text: str) -> Check:
         if not equals or not name or not value:
             raise InputError(f"{item.strip()!r} of the check is not COLUMN=VALUE", _EXAMPLE)
         only.append((name, value))
-    return Check(text.strip(), match["metric"], match["operator"], float(match["bound"]), tuple(only))
+    return Condition(text.strip(), match["metric"], match["operator"], float(match["bound"]), tuple(only))

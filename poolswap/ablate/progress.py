@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-class Progress:
+class StudyProgress:
     """Trials as they end; `pending` are those that this run has to do, `jobs` at a time."""
 
     def __init__(self, folder: RunFolder, grid: Grid, pending: Mapping[str, Trial], jobs: int) -> None:

@@ -21,7 +21,7 @@ from poolswap.cli.options import (
 from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
-    from poolswap.ablate.progress import Progress
+    from poolswap.ablate.progress import StudyProgress
     from poolswap.ablate.run import Engine
 
 
@@ -68,7 +68,7 @@ def ablate(
     """Replace 0 to all layers, adapt each model and the unmodified control alike, and keep what they measure."""
     from poolswap.ablate.estimate import estimate_seconds
     from poolswap.ablate.grid import grid_of
-    from poolswap.ablate.progress import Progress, duration
+    from poolswap.ablate.progress import StudyProgress, duration
     from poolswap.ablate.run import parse_shard, run_trials
     from poolswap.ablate.runs import RunFolder
     from poolswap.ablate.study import Study
@@ -115,7 +115,7 @@ def ablate(
         )
         return
     folder.open(asked, grid)
-    progress = Progress(folder, grid, pending, jobs)
+    progress = StudyProgress(folder, grid, pending, jobs)
     with _shown(output, progress) as seen:
         outcomes = run_trials(folder, pending, _engine(engine, jobs, cpus, gpus), fail_fast=fail_fast, seen=seen)
     failed = [key for key, outcome in outcomes.items() if outcome == "failed"]
@@ -172,7 +172,7 @@ def _shapes(
 
 
 @contextmanager
-def _shown(output: Output, progress: Progress) -> Iterator[Callable[[str, Any], None]]:
+def _shown(output: Output, progress: StudyProgress) -> Iterator[Callable[[str, Any], None]]:
     """A live table on a terminal, a line for each trial elsewhere."""
     import sys
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-import poolswap
 from poolswap.cli import (
     ablate,
     bench,
@@ -30,6 +29,7 @@ from poolswap.cli import (
 from poolswap.cli.backend import BackendName, using, with_backend_option
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
+from poolswap.versions import own_version
 
 # In the order of --help. A command imports torch and its friends inside the function: --help must stay instant.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"poolswap {poolswap.__version__}")
+        typer.echo(f"poolswap {own_version()}")
         raise typer.Exit
 
 

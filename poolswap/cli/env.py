@@ -17,7 +17,7 @@ _EXTRA_REQUIREMENT = re.compile(r"""(?P<name>[\w.-]+).*\bextra\s*==\s*["'](?P<ex
 
 
 @dataclass(frozen=True)
-class Device:
+class DeviceInfo:
     """One device that torch sees."""
 
     name: str
@@ -84,10 +84,10 @@ def environment() -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Installed versions by distribution name; None where it is not installed."""
-    import poolswap
+    from poolswap.versions import own_version
 
     return {
-        "poolswap": poolswap.__version__,
+        "poolswap": own_version(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
     }
@@ -110,19 +110,19 @@ def system() -> dict[str, Any]:
     }
 
 
-def devices() -> list[Device]:
+def devices() -> list[DeviceInfo]:
     """The CPU, and every accelerator that torch can use."""
     import torch
 
-    found = [Device("cpu", platform.processor() or platform.machine())]
+    found = [DeviceInfo("cpu", platform.processor() or platform.machine())]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
         found.append(
-            Device(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}")
+            DeviceInfo(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}")
         )
     if torch.backends.mps.is_available():
-        found.append(Device("mps", "Apple GPU"))
+        found.append(DeviceInfo("mps", "Apple GPU"))
     return found
 
 

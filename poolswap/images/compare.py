@@ -25,7 +25,7 @@ _FEWEST_CELLS = 4
 
 
 @dataclass(frozen=True)
-class Result:
+class Pooled:
     """One operator with one kernel: its measures, and `restored` (3, H, W) uint8, of the reference's size."""
 
     operator: str
@@ -40,7 +40,7 @@ class Comparison:
     """One picture under every operator and kernel; kernels outermost, operators in the order asked for."""
 
     picture: Picture
-    results: tuple[Result, ...]
+    results: tuple[Pooled, ...]
     restore: Restore
 
     @property
@@ -48,7 +48,7 @@ class Comparison:
         """The kernels, in order."""
         return tuple(dict.fromkeys(result.kernel for result in self.results))
 
-    def of_kernel(self, kernel: int) -> list[Result]:
+    def of_kernel(self, kernel: int) -> list[Pooled]:
         """The results of one kernel."""
         return [result for result in self.results if result.kernel == kernel]
 
@@ -59,7 +59,7 @@ def compare(
     kernels: Sequence[int] = (2, 3, 5),
     *,
     restore: Restore = "bilinear",
-    on_result: Callable[[Result], None] = lambda result: None,
+    on_result: Callable[[Pooled], None] = lambda result: None,
 ) -> Comparison:
     """Pool the picture with windows of kernel x kernel side by side, restore it by interpolation, and compare.
 
@@ -85,7 +85,7 @@ def compare(
                 torch.manual_seed(0)  # of parameters that are drawn at the start
                 pooled = operator.make(geometry, options, channels=3).eval()(reference)
                 restored = F.interpolate(pooled.unsqueeze(0), (height, width), mode=restore).squeeze(0).clamp(0, 1)
-            result = Result(
+            result = Pooled(
                 operator=text,
                 kernel=kernel,
                 ssim=ssim(restored, reference),

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolswap.files import atomic_path
-from poolswap.images.compare import Comparison, Result
+from poolswap.images.compare import Comparison, Pooled
 from poolswap.images.picture import Picture
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Cell:
         left, top = x + box.left * scale, y + box.top * scale
         draw.rectangle((left, top, left + box.width * scale, top + box.height * scale), outline=ACCENT, width=2)
 
-    def label(self, draw: ImageDraw.ImageDraw, place: tuple[int, int], result: Result | None, best: bool) -> None:
+    def label(self, draw: ImageDraw.ImageDraw, place: tuple[int, int], result: Pooled | None, best: bool) -> None:
         x, y = place[0], place[1] + self.height - _LABEL_HEIGHT + 6
         name = "original" if result is None else result.operator
         draw.text((x, y), name, fill=ACCENT if best else TEXT, font=_font(20))

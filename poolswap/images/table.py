@@ -13,7 +13,7 @@ from poolswap.images.compare import Comparison
 
 
 @dataclass(frozen=True)
-class Row:
+class Score:
     """One picture under one operator and kernel; a mean has no picture. `psnr` is in decibels."""
 
     picture: str | None
@@ -23,26 +23,26 @@ class Row:
     psnr: float
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
+def rows_of(comparison: Comparison) -> list[Score]:
     """The rows of one picture."""
-    return [Row(comparison.picture.name, r.kernel, r.operator, r.ssim, r.psnr) for r in comparison.results]
+    return [Score(comparison.picture.name, r.kernel, r.operator, r.ssim, r.psnr) for r in comparison.results]
 
 
-def average(rows: Iterable[Row]) -> list[Row]:
+def average(rows: Iterable[Score]) -> list[Score]:
     """The mean over pictures of each kernel and operator, in the order in which they first come."""
-    groups: dict[tuple[int, str], list[Row]] = {}
+    groups: dict[tuple[int, str], list[Score]] = {}
     for row in rows:
         groups.setdefault((row.kernel, row.operator), []).append(row)
     return [
-        Row(None, kernel, operator, sum(r.ssim for r in group) / len(group), sum(r.psnr for r in group) / len(group))
+        Score(None, kernel, operator, sum(r.ssim for r in group) / len(group), sum(r.psnr for r in group) / len(group))
         for (kernel, operator), group in groups.items()
     ]
 
 
-def write_csv(path: Path | str, rows: Iterable[Row], *, force: bool = False) -> None:
+def write_csv(path: Path | str, rows: Iterable[Score], *, force: bool = False) -> None:
     """Write the rows under their names. Raises InputError where the file exists, unless `force`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Row))
+    writer.writerow(field.name for field in fields(Score))
     writer.writerows(astuple(row) for row in rows)
     write_text(path, text.getvalue(), force=force)

@@ -29,7 +29,7 @@ class Theme:
 
 
 @dataclass
-class Picture:
+class Chart:
     """A figure, what it shows in a sentence, and what to say at the artists with a gid."""
 
     name: str
@@ -44,7 +44,7 @@ class Picture:
         return gid
 
 
-def draw(summary: Summary, theme: Theme) -> list[Picture]:
+def draw(summary: Summary, theme: Theme) -> list[Chart]:
     """The pictures for which the summary has numbers. Raises MissingExtraError without matplotlib."""
     try:
         import matplotlib as mpl
@@ -63,7 +63,7 @@ def draw(summary: Summary, theme: Theme) -> list[Picture]:
         return [picture for picture in made if picture is not None]
 
 
-def _layers(summary: Summary, theme: Theme) -> Picture | None:
+def _layers(summary: Summary, theme: Theme) -> Chart | None:
     rows = [row for row in summary.rows if row.top1 is not None and row.order != "single"]
     if not any(row.layers for row in rows):
         return None
@@ -83,7 +83,7 @@ def _layers(summary: Summary, theme: Theme) -> Picture | None:
     return picture
 
 
-def _line(picture: Picture, axes: Any, rows: Sequence[Row], shift: float, label: str, n: int) -> None:
+def _line(picture: Chart, axes: Any, rows: Sequence[Row], shift: float, label: str, n: int) -> None:
     colour, marker = _SERIES[n % len(_SERIES)], _MARKERS[n % len(_MARKERS)]
     axes.plot([row.layers + shift for row in rows], [row.top1 for row in rows], color=colour, linewidth=1.4, zorder=2)
     for row in rows:
@@ -96,7 +96,7 @@ def _line(picture: Picture, axes: Any, rows: Sequence[Row], shift: float, label:
     axes.plot([], [], marker=marker, color=colour, label=label)
 
 
-def _latency(summary: Summary, theme: Theme) -> Picture | None:
+def _latency(summary: Summary, theme: Theme) -> Chart | None:
     rows = [row for row in summary.rows if row.top1 is not None and row.latency_ratio is not None]
     if not rows:
         return None
@@ -125,7 +125,7 @@ def _latency(summary: Summary, theme: Theme) -> Picture | None:
     return picture
 
 
-def _network(summary: Summary, theme: Theme) -> Picture | None:
+def _network(summary: Summary, theme: Theme) -> Chart | None:
     from matplotlib.figure import Figure
 
     if not summary.strips:
@@ -133,7 +133,7 @@ def _network(summary: Summary, theme: Theme) -> Picture | None:
     layers, strips = summary.layers, summary.strips[:_MOST]
     figure = Figure(figsize=(max(11.0, 1.1 * len(layers)), 1.6 * len(strips)), layout="constrained")
     title = "How sensitive each pooling layer is"
-    picture = Picture("network", title, figure)
+    picture = Chart("network", title, figure)
     for axes, strip in zip(figure.subplots(len(strips), squeeze=False)[:, 0], strips, strict=True):
         axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(-1.0, 1.0))
         axes.axis("off")
@@ -145,7 +145,7 @@ def _network(summary: Summary, theme: Theme) -> Picture | None:
     return picture
 
 
-def _boxes(picture: Picture, axes: Any, strip: Strip, summary: Summary, theme: Theme) -> None:
+def _boxes(picture: Chart, axes: Any, strip: Strip, summary: Summary, theme: Theme) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     known = [abs(value) for other in summary.strips for value in other.values if value is not None]
@@ -182,7 +182,7 @@ def _said(row: Row) -> str:
     return f"; {row.top1_delta:+.2f} to the control [{row.top1_low:+.2f}, {row.top1_high:+.2f}], {row.verdict}"
 
 
-def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Any]:
+def _plot(name: str, title: str, x: str, y: str) -> tuple[Chart, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
@@ -190,7 +190,7 @@ def _plot(name: str, title: str, x: str, y: str) -> tuple[Picture, Any]:
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return Picture(name, title, figure), axes
+    return Chart(name, title, figure), axes
 
 
 def _legend(axes: Any) -> None:

@@ -8,7 +8,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from poolswap.ablate.report.figures import Picture, Theme, draw, spread
+from poolswap.ablate.report.figures import Chart, Theme, draw, spread
 from poolswap.ablate.report.summary import Row, Summary
 from poolswap.ablate.stats import Verdict
 from poolswap.errors import MissingExtraError
@@ -76,7 +76,7 @@ def _widest(summary: Summary) -> float:
     return max(map(abs, ends), default=0) or 1
 
 
-def inline(picture: Picture) -> str:
+def inline(picture: Chart) -> str:
     """The picture as an SVG element for the page: it follows the page's colours and says what its points are."""
     import matplotlib as mpl
 
