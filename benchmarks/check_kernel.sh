@@ -2,12 +2,13 @@
 # Checks of the C++ kernel that need a compiler and minutes:
 #   benchmarks/check_kernel.sh witness             tries the shared shift's witness on all 2^32 floats
 #   benchmarks/check_kernel.sh sanitize [seed] [n] n random geometries under ASan and UBSan
+#   benchmarks/check_kernel.sh fuzz [seed] [n]     n hostile and n legal problems for the C interface, under both
 # ISA=baseline, x86_64_v3 or x86_64_v4 takes another variant than this machine's best; CXX another compiler.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 source="$here/../csrc"
-check=${1:?witness or sanitize}
+check=${1:?witness, sanitize or fuzz}
 shift
 compiler=${CXX:-g++}
 if [ -z "${ISA:-}" ]; then
@@ -23,23 +24,31 @@ esac
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 flags="-std=c++17 $march -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wno-psabi -fopenmp"
-flags="$flags -DPOOLSWAP_ISA=$ISA -I$source"
+flags="$flags -I$source"
+sanitized="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 echo "$check, $ISA" >&2
 case $check in
     witness)
         # shellcheck disable=SC2086
-        $compiler $flags -O3 "$here/prove_witness.cpp" -o "$folder/check"
+        $compiler $flags -DPOOLSWAP_ISA=$ISA -O3 "$here/prove_witness.cpp" -o "$folder/check"
         "$folder/check"
         ;;
     sanitize)
         # shellcheck disable=SC2086
-        $compiler $flags -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+        $compiler $flags -DPOOLSWAP_ISA=$ISA $sanitized \
             "$here/sanitize.cpp" "$source/kernel.cpp" -o "$folder/check"
         "$folder/check" "$@"
         ;;
+    fuzz)
+        # The interface's only variant here is called baseline, whichever instructions it has.
+        # shellcheck disable=SC2086
+        $compiler $flags -DPOOLSWAP_ISA=baseline $sanitized \
+            "$here/fuzz.cpp" "$source/dispatch.cpp" "$source/kernel.cpp" -o "$folder/check"
+        "$folder/check" "$@"
+        ;;
     *)
-        echo "unknown check $check: witness or sanitize" >&2
+        echo "unknown check $check: witness, sanitize or fuzz" >&2
         exit 2
         ;;
 esac

@@ -1,8 +1,9 @@
-// Chooses the best variant that this processor can run.
+// Chooses the best variant that this processor can run, and lets nothing through that it could not serve.
 #include <cstdlib>
 #include <cstring>
 
 #include "kernel.h"
+#include "validate.h"
 
 #if defined(_WIN32)
 #define POOLSWAP_EXPORT extern "C" __declspec(dllexport)
@@ -48,11 +49,16 @@ const Isa& isa() {
 
 POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
 
+// Both return a Status of validate.h. The tensors are dense, in the layout that `spec` describes.
 POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y, int64_t threads) {
+    const poolswap::Status status = poolswap::validate(spec, {x, y}, threads);
+    if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
     return poolswap::isa().forward(spec, beta, x, y, threads);
 }
 
 POOLSWAP_EXPORT int poolswap_backward(const poolswap::Spec* spec, double beta, const void* g, const void* x, void* dx,
                                       int64_t threads) {
+    const poolswap::Status status = poolswap::validate(spec, {g, x, dx}, threads);
+    if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
     return poolswap::isa().backward(spec, beta, g, x, dx, threads);
 }

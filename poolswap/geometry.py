@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 Size = int | Sequence[int]
+
+_LARGEST = 2**31 - 1  # torch's pools count in 32 bits
 
 
 def to_tuple(value: Size, dims: int, name: str) -> tuple[int, ...]:
@@ -22,7 +25,9 @@ def to_tuple(value: Size, dims: int, name: str) -> tuple[int, ...]:
 class Geometry:
     """The windows of a pooling layer, as in torch.nn.MaxPoolNd; every tuple has one int per spatial dimension.
 
-    `same` is TensorFlow's SAME padding, decided at run time from the input size; `padding` is then zero.
+    `same` is TensorFlow's SAME padding, decided at run time from the input size; `padding` is then zero. However it is
+    made (called, unpickled, copied with changes, read from a plan's or a checkpoint's JSON), it is one that torch's own
+    pools take: anything else raises ValueError.
     """
 
     kernel_size: tuple[int, ...]
@@ -31,6 +36,27 @@ class Geometry:
     dilation: tuple[int, ...]
     ceil_mode: bool = False
     same: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = (self.kernel_size, self.stride, self.padding, self.dilation)
+        if not all(isinstance(size, tuple) and len(size) == self.dims for size in sizes) or not 1 <= self.dims <= 3:
+            raise ValueError(
+                f"kernel_size, stride, padding and dilation must be tuples of the same 1 to 3 ints: {sizes}"
+            )
+        if not all(isinstance(n, int) for size in sizes for n in size):
+            raise ValueError(f"kernel_size, stride, padding and dilation must be ints: {sizes}")
+        if max(map(max, sizes)) > _LARGEST:
+            raise ValueError(f"kernel_size, stride, padding and dilation must be below 2**31: {sizes}")
+        if min(self.kernel_size) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
+            raise ValueError(f"kernel_size, stride and dilation must be positive: {self}")
+        if min(self.padding) < 0 or any(p > k // 2 for p, k in zip(self.padding, self.kernel_size, strict=True)):
+            raise ValueError(f"padding must be between 0 and half the window: {self}")
+        if self.same and max(self.padding) > 0:
+            raise ValueError(f"SAME padding is decided at run time; padding must be 0: {self}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickle and copy through the constructor, which checks."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod
     def make(
@@ -48,7 +74,7 @@ class Geometry:
         Raises ValueError for sizes that torch's own pools refuse.
         """
         kernel = to_tuple(kernel_size, dims, "kernel_size")
-        geometry = cls(
+        return cls(
             kernel_size=kernel,
             stride=kernel if stride is None or stride == () else to_tuple(stride, dims, "stride"),
             padding=to_tuple(padding, dims, "padding"),
@@ -56,8 +82,6 @@ class Geometry:
             ceil_mode=bool(ceil_mode),
             same=bool(same),
         )
-        geometry._check()
-        return geometry
 
     @property
     def dims(self) -> int:
@@ -99,14 +123,6 @@ class Geometry:
     def _place_same(n: int, extent: int, stride: int) -> tuple[int, int]:
         total = max(((n + stride - 1) // stride - 1) * stride + extent - n, 0)  # ONNX would round -n // stride up
         return total // 2, total - total // 2
-
-    def _check(self) -> None:
-        if min(self.kernel_size) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
-            raise ValueError(f"kernel_size, stride and dilation must be positive: {self}")
-        if min(self.padding) < 0 or any(2 * p > e for p, e in zip(self.padding, self.extent, strict=True)):
-            raise ValueError(f"padding must be between 0 and half the window: {self}")
-        if self.same and max(self.padding) > 0:
-            raise ValueError(f"SAME padding is decided at run time; padding must be 0: {self}")
 
     def __str__(self) -> str:
         """Short form as the tables print it: 3x3/2 p1, with dilation, ceil and same where they apply."""

@@ -139,7 +139,24 @@ def test_a_plan_that_is_not_the_models_is_noticed(saved, tmp_path):
         verify_checkpoint(patched(saved[1], tmp_path, change))
 
 
+def windows(**fields):
+    """Other windows at the first site, in all that the plan says of it."""
+
+    def change(document):
+        swap = document["plan"]["swaps"][0]
+        swap["geometry"] = {**swap["site"]["call"]["geometry"], **fields}
+
+    return change
+
+
 HOSTILE = {
+    "windows that corrupt the heap": (
+        windows(kernel_size=[2, 3], stride=[7, 3], padding=[-8, 5], dilation=[-5, 2]),
+        "must be positive",
+    ),
+    "a division by zero": (windows(dilation=[0, 1]), "must be positive"),
+    "windows that hang": (windows(kernel_size=[2**62, 2**62]), "below 2"),
+    "windows of no dimension": (windows(kernel_size=[], stride=[], padding=[], dilation=[]), "must be tuples"),
     "newer format": (lambda d: d.update(format=99), "newer than this poolswap"),
     "absurd input": (lambda d: d["model"].update(input_size=[3, 10**9, 10**9]), "absurd input size"),
     "absurd classes": (lambda d: d["model"].update(num_classes=10**12), "does not fit its own model"),

@@ -1,9 +1,14 @@
 """One output-size formula: it is torch's, for every geometry that torch takes."""
 
+import copy
+import pickle
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch.nn import functional as F
 
@@ -45,6 +50,9 @@ def test_same_padding_is_that_of_timm(n, kernel, stride):
         ({"kernel_size": 2, "padding": 2}, "half the window"),
         ({"kernel_size": 3, "padding": 1, "same": True}, "SAME"),
         ({"kernel_size": (2, 2, 2)}, "3 values where 2"),
+        ({"kernel_size": 2, "dilation": 0}, "must be positive"),
+        ({"kernel_size": 2, "dilation": 3, "padding": 2}, "half the window"),
+        ({"kernel_size": 2**62}, "below"),
     ],
 )
 def test_what_torch_refuses_is_refused(arguments, words):
@@ -62,3 +70,47 @@ def test_what_torch_refuses_is_refused(arguments, words):
 )
 def test_short_form(geometry, text):
     assert str(geometry) == text
+
+
+# What corrupted the heap, divided by zero and hung, before every way to a Geometry checked it.
+HOSTILE = {
+    "mixed signs": {"kernel_size": (2, 3), "stride": (7, 3), "padding": (-8, 5), "dilation": (-5, 2)},
+    "dilation 0": {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (0, 1)},
+    "beyond 32 bits": {"kernel_size": (2**62, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)},
+    "no dimension": {"kernel_size": (), "stride": (), "padding": (), "dilation": ()},
+    "four dimensions": {"kernel_size": (2,) * 4, "stride": (2,) * 4, "padding": (0,) * 4, "dilation": (1,) * 4},
+    "uneven": {"kernel_size": (2, 2), "stride": (2,), "padding": (0, 0), "dilation": (1, 1)},
+    "lists": {"kernel_size": [2, 2], "stride": [0, 2], "padding": [0, 0], "dilation": [1, 1]},
+    "not numbers": {"kernel_size": ("2", 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, None)},
+}
+
+
+def called(fields):
+    return Geometry(**fields)
+
+
+def changed(fields):
+    return replace(Geometry.make(2, 2), **fields)
+
+
+def validated(fields):
+    return TypeAdapter(Geometry).validate_python(fields)
+
+
+def unpickled(fields):
+    forged = copy.copy(Geometry.make(2, 2))
+    for name, value in fields.items():
+        object.__setattr__(forged, name, value)
+    return pickle.loads(pickle.dumps(forged))
+
+
+@pytest.mark.parametrize("make", [called, changed, validated, unpickled])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_way_leads_to_a_geometry_that_torch_refuses(make, name):
+    with pytest.raises(ValueError, match=r"must be|valid"):
+        make(HOSTILE[name])
+
+
+def test_a_sound_geometry_survives_copies():
+    geometry = Geometry.make(2, (2, 3), 1, 1, (1, 2), ceil_mode=True)
+    assert pickle.loads(pickle.dumps(geometry)) == copy.deepcopy(geometry) == replace(geometry) == geometry

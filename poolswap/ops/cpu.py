@@ -101,7 +101,19 @@ def _as_expected(computed: Tensor, call: Description) -> Tensor:
 
 def _check(status: int) -> None:
     if status:
-        raise MemoryError("the SoftPool kernel found no memory for its rows")
+        error, what = _ERRORS[status]
+        raise error(f"the SoftPool kernel {what}")
+
+
+# By `Status` of csrc/validate.h. All but the first are mistakes of a caller who went past `poolswap.functional`.
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    1: (MemoryError, "found no memory for its rows"),
+    2: (TypeError, "does not know this dtype or layout"),
+    3: (ValueError, "was given a tensor without memory"),
+    4: (ValueError, "was given an empty, negative or absurd size"),
+    5: (ValueError, "was given windows that no pooling layer has"),
+    6: (ValueError, "was given an output size that its windows do not make"),
+}
 
 
 @cache

@@ -66,7 +66,7 @@ def cases(draw: st.DrawFn, dims: tuple[int, ...] = (1, 2, 2, 3)) -> Case:
         geometry = Geometry.make(n, kernel, stride, padding, ceil_mode=ceil)
     else:
         kernel, dilation = draw(ints([1, 2, 3, 4, 5])), draw(ints([1, 1, 2, 3]))
-        padding = [draw(st.integers(0, ((k - 1) * d + 1) // 2)) for k, d in zip(kernel, dilation, strict=True)]
+        padding = [draw(st.integers(0, k // 2)) for k in kernel]
         geometry = Geometry.make(n, kernel, draw(ints([1, 2, 3, 4])), padding, dilation, ceil_mode=ceil)
     grown = tuple(max(a, e - 2 * p) for a, e, p in zip(size, geometry.extent, geometry.padding, strict=True))
     return Case(geometry, grown, leading, layout, draw(st.integers(0, 2**31)))
@@ -127,7 +127,7 @@ def close(got: Tensor, expected: Tensor, scale: Tensor) -> None:
 @given(
     cases(), st.sampled_from([moderate, hostile, infinite]), st.sampled_from(BETAS), st.sampled_from(list(TOLERANCE))
 )
-@example(Case(Geometry.make(2, 2, 5, 3, 5), (1, 1), (3,)), moderate, 1.0, torch.float32)  # windows of nothing
+@example(Case(Geometry.make(2, 2, 5, 1, 5), (4, 4), (3,)), moderate, 1.0, torch.float32)  # windows of nothing
 @example(Case(Geometry.make(2, 3, 2, 1), (112, 112), (2, 4)), hostile, 1.0, torch.float32)
 @example(Case(Geometry.make(2, 3, 2, 1), (57, 56), (2, 33), "channels_last"), hostile, 1.0, torch.float32)
 def test_equals_the_float64_reference(
@@ -335,3 +335,51 @@ def test_shares_the_openmp_runtime_of_torch() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len(ran.stdout.split()) <= 1, ran.stdout
+
+
+# (kernel_size, stride, leading padding, dilation, output_size) of a 9x9 map that the kernel must not believe.
+UNSERVED = {
+    "no dilation": ((2, 2), (2, 2), (0, 0), (0, 1), (4, 4)),
+    "negative padding": ((2, 3), (7, 3), (-8, 0), (1, 2), (1, 2)),
+    "negative dilation": ((2, 3), (7, 3), (0, 0), (-5, 2), (1, 2)),
+    "padding beyond the window": ((2, 2), (2, 2), (9, 0), (1, 1), (4, 4)),
+    "kernel of 0": ((0, 2), (2, 2), (0, 0), (1, 1), (4, 4)),
+    "kernel of 2**62": ((2**62, 2), (2, 2), (0, 0), (1, 1), (4, 4)),
+    "overflowing extent": ((2**31, 2), (2, 2), (0, 0), (2**31, 1), (4, 4)),
+    "stride of -1": ((2, 2), (-1, 2), (0, 0), (1, 1), (4, 4)),
+    "windows behind the end": ((2, 2), (2, 2), (0, 0), (1, 1), (4, 6)),
+    "no window": ((2, 2), (2, 2), (0, 0), (1, 1), (0, 4)),
+}
+
+
+@pytest.mark.parametrize("name", UNSERVED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
+    """Past every check in Python, at the C interface."""
+    x = torch.zeros(2, 4, 9, 9, dtype=dtype).contiguous(memory_format=layout)
+    windows = UNSERVED[name]
+    shape = (2, 4, *windows[-1])
+    out = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
+    call = cpu._describe(dtype, x.shape, layout, *windows)
+    library, threads = cpu._library(), 1
+    pointers = [t.data_ptr() or x.data_ptr() for t in (x, out)]
+    for status in (
+        library.poolswap_forward(call.address, 1.0, *pointers, threads),
+        library.poolswap_backward(call.address, 1.0, pointers[1], pointers[0], pointers[0], threads),
+    ):
+        with pytest.raises(ValueError, match=r"windows|size"):
+            cpu._check(status)
+
+
+def test_the_kernel_refuses_pointers_threads_and_types_it_cannot_use():
+    x = torch.zeros(1, 1, 4, 4)
+    call = cpu._describe(x.dtype, x.shape, torch.contiguous_format, (2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
+    forward, at = cpu._library().poolswap_forward, x.data_ptr()
+    assert [forward(*given) for given in [(None, 1.0, at, at, 1), (call.address, 1.0, None, at, 1)]] == [3, 3]
+    assert forward(call.address, 1.0, at + 1, at, 1) == 3
+    assert [forward(call.address, 1.0, at, at, threads) for threads in (0, -1, 2**62)] == [4, 4, 4]
+    call.spec[0] = 9
+    assert forward(call.address, 1.0, at, at, 1) == 2
+    with pytest.raises(TypeError, match="dtype"):
+        cpu._check(2)
