@@ -25,7 +25,7 @@ def operators(
 
     output = Output(json=as_json, quiet=quiet)
     chosen = [load_operator(text) for text in name] if name else list(all_operators().values())
-    costs = measure_costs([op for op in chosen if op.takes_window]) if cost else {}
+    costs = measure_costs([op for op in chosen if op.window]) if cost else {}
     measured_on = {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": select("cpu").name}
     output.json(
         {
@@ -38,8 +38,8 @@ def operators(
                     "paper": op.paper,
                     "options": {key: _option(parameter) for key, parameter in op.options.items()},
                     "random": op.random,
-                    "takes_window": op.takes_window,
-                    "takes_global": op.takes_global,
+                    "takes_window": op.window is not None,
+                    "takes_head": op.head is not None,
                     "cost": costs.get(op.name),
                 }
                 for op in chosen

@@ -5,18 +5,20 @@ As table 1 of Stergiou, Poppe, Kalliatakis, "Refining activation downsampling wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.images.measure import psnr, ssim
 from poolswap.images.picture import Picture
+from poolswap.nn.site import WindowSite
+from poolswap.operators import Operator
 from poolswap.operators.registry import parse_operator
 
 Restore = Literal["bilinear", "nearest"]
@@ -63,9 +65,9 @@ def compare(
 ) -> Comparison:
     """Pool the picture with windows of kernel x kernel side by side, restore it by interpolation, and compare.
 
-    An operator is in eval mode and as it starts: learnt ones have not learnt anything. The picture
-    is cut to a multiple of the kernel, for the restored one to lie exactly on it. Raises InputError for an operator
-    that is not known or a kernel that leaves fewer than 4 pixels a side.
+    An operator is in eval mode and as it starts: learnt ones have not learnt anything. The picture is cut to a multiple
+    of the kernel, for the restored one to lie exactly on it. Raises InputError, before anything is pooled, for an
+    operator that is not known or takes no windows, and for a kernel that leaves fewer than 4 pixels a side.
     """
     largest = min(picture.size) // _FEWEST_CELLS
     for kernel in kernels:
@@ -75,16 +77,17 @@ def compare(
                 f"use kernels from 1 to {largest}",
             )
     parsed = [(text, *parse_operator(text)) for text in operators]
+    modules = {
+        kernel: [(text, _made(operator, options, kernel)) for text, operator, options in parsed] for kernel in kernels
+    }
     results = []
     for kernel in kernels:
         height, width = (n // kernel * kernel for n in picture.size)
         reference = picture.pixels[:, :height, :width]
-        geometry = Geometry.make(2, kernel)
-        for text, operator, options in parsed:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                torch.manual_seed(0)  # of parameters that are drawn at the start
-                pooled = operator.make(geometry, options, channels=3).eval()(reference)
-                restored = F.interpolate(pooled.unsqueeze(0), (height, width), mode=restore).squeeze(0).clamp(0, 1)
+        for text, module in modules[kernel]:
+            with torch.no_grad():
+                pooled = module(reference).unsqueeze(0)
+                restored = F.interpolate(pooled, (height, width), mode=restore).squeeze(0).clamp(0, 1)
             result = Pooled(
                 operator=text,
                 kernel=kernel,
@@ -95,3 +98,9 @@ def compare(
             results.append(result)
             on_result(result)
     return Comparison(picture, tuple(results), restore)
+
+
+def _made(operator: Operator, options: Mapping[str, Any], kernel: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of parameters that are drawn at the start
+        return operator.make(WindowSite(Geometry.make(2, kernel), channels=3), options).eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from poolswap.functional import soft_pool_windows
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, real_elements, window_mean, windows_of
 
 
@@ -31,8 +32,8 @@ class AdaPool(PlainPool):
     each position and so fixes the resolution.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
-        super().__init__(geometry)
+    def __init__(self, site: WindowSite) -> None:
+        super().__init__(site)
         self.logit = nn.Parameter(torch.zeros(()))
 
     def pool(self, x: Tensor) -> Tensor:

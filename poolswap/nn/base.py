@@ -5,19 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 
 
 class WindowPool(nn.Module):
-    """A pooling operator over the windows of `geometry`.
+    """A pooling operator over the windows of `site`.
 
     A subclass implements `forward`: x (N, C, *spatial) or (C, *spatial) -> the same with the spatial size
-    `geometry.output_size(spatial)`, in x's dtype. Its options are the keyword-only parameters of its `__init__`, which
-    `poolswap.operators.registry` reads.
+    `geometry.output_size(spatial)`, in x's dtype. Its options are the keyword-only parameters of its `__init__`.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    geometry: Geometry
+
+    def __init__(self, site: WindowSite) -> None:
         super().__init__()
-        self.geometry = geometry
+        self.geometry = site.geometry
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x."""

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, binomial, dense_max, low_pass
 
 
@@ -17,7 +18,7 @@ class BlurPool(PlainPool):
     """Max pooling with stride 1, then a fixed binomial low-pass of `taps` with the layer's stride.
 
     With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal
-    ones (the same thing for windows of 2). `of` defaults to the layer that it replaces, `stock`, or "max". The filter
+    ones (the same thing for windows of 2). `of` defaults to the layer that it replaces, or "max". The filter
     is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size), which covers real elements only. Raises
     ValueError unless `taps` is odd.
     """
@@ -26,18 +27,17 @@ class BlurPool(PlainPool):
 
     def __init__(
         self,
-        geometry: Geometry,
+        site: WindowSite,
         *,
         taps: int = 3,
         of: Literal["max", "avg"] | None = None,
-        stock: Literal["max", "avg"] | None = None,
     ) -> None:
-        super().__init__(geometry)
+        super().__init__(site)
         if taps < 1 or taps % 2 == 0:
             raise ValueError(f"taps must be odd, not {taps}")
-        self.of = of or stock or "max"
-        dims = geometry.dims
-        self.filter = geometry if self.of == "avg" else Geometry.make(dims, taps, geometry.stride, (taps - 1) // 2)
+        self.of = of or site.stock or "max"
+        taken = Geometry.make(self.geometry.dims, taps, self.geometry.stride, (taps - 1) // 2)
+        self.filter = self.geometry if self.of == "avg" else taken
         self.register_buffer("kernel", binomial(self.filter.kernel_size))
 
     def pool(self, x: Tensor) -> Tensor:

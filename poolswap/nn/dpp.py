@@ -6,12 +6,12 @@ Saeedan, Weber, Goesele, Roth, "Detail-preserving pooling in deep networks", CVP
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, binomial, low_pass, real_elements, window_mean, windows_of
 
 _EPS = 1e-3
@@ -23,26 +23,20 @@ class DPPool(PlainPool):
 
     rho(d) = sqrt(d^2 + eps^2), or with `asymmetric` of max(d, 0), eps = 0.001; xbar is the window's mean, blurred over
     the output's neighbours with a binomial filter of 3. `log_alpha` and `log_lambda` are parameters of shape (C,),
-    drawn from [0, 1) as published; with start="avg" lambda is 0.001, average pooling to within a percent (there is no
-    start as max pooling).
+    drawn from [0, 1) as published; a start as average pooling has lambda = 0.001, and is it to within a percent (there
+    is no start as max pooling).
     """
 
     kernel: Tensor
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        *,
-        asymmetric: bool = False,
-        channels: int,
-        start: Literal["max", "avg"] | None = None,
-    ) -> None:
-        super().__init__(geometry)
+    def __init__(self, site: WindowSite, *, asymmetric: bool = False) -> None:
+        super().__init__(site)
         self.asymmetric = asymmetric
-        self.neighbours = Geometry.make(geometry.dims, 3, 1, 1)
+        self.neighbours = Geometry.make(self.geometry.dims, 3, 1, 1)
+        channels = site.need_channels()
         self.log_alpha = nn.Parameter(torch.rand(channels))
         self.log_lambda = nn.Parameter(torch.rand(channels))
-        if start == "avg":
+        if site.start == "avg":
             nn.init.zeros_(self.log_alpha)
             nn.init.constant_(self.log_lambda, math.log(_SMALL_LAMBDA))
         self.register_buffer("kernel", binomial(self.neighbours.kernel_size), persistent=False)

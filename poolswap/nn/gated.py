@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, window_dot, window_max, window_mean
 
 
@@ -20,12 +20,10 @@ class GatedPool(PlainPool):
     between max and average; without a bias no omega gives either of them alone.
     """
 
-    def __init__(self, geometry: Geometry, *, per_channel: bool = False, channels: int | None = None) -> None:
-        super().__init__(geometry)
-        if per_channel and channels is None:
-            raise ValueError("per_channel needs the number of channels")
-        leading = (channels,) if per_channel and channels is not None else ()
-        self.omega = nn.Parameter(torch.zeros(*leading, *geometry.kernel_size))
+    def __init__(self, site: WindowSite, *, per_channel: bool = False) -> None:
+        super().__init__(site)
+        leading = (site.need_channels(),) if per_channel else ()
+        self.omega = nn.Parameter(torch.zeros(*leading, *self.kernel_size))
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the gated mixture of each window's maximum and mean."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, window_mean
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -24,9 +24,10 @@ class LIPool(PlainPool):
     `shift` (C,) of the normalisation.
     """
 
-    def __init__(self, geometry: Geometry, *, channels: int) -> None:
-        super().__init__(geometry)
-        self.weight = nn.Parameter(torch.zeros(channels, channels, *(3,) * geometry.dims))
+    def __init__(self, site: WindowSite) -> None:
+        super().__init__(site)
+        channels = site.need_channels()
+        self.weight = nn.Parameter(torch.zeros(channels, channels, *(3,) * self.geometry.dims))
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
 

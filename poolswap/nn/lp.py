@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, window_count, windows_of
 
 
@@ -25,8 +25,8 @@ class LpPool(PlainPool):
 
     p: Tensor
 
-    def __init__(self, geometry: Geometry, *, p: float = 2.0, learn: bool = False) -> None:
-        super().__init__(geometry)
+    def __init__(self, site: WindowSite, *, p: float = 2.0, learn: bool = False) -> None:
+        super().__init__(site)
         if not math.isfinite(p) or p < 1 or (learn and p == 1):
             raise ValueError(f"p must be finite and {'above 1 to be learnt' if learn else 'at least 1'}, not {p:g}")
         self.learn = learn

@@ -6,12 +6,10 @@ AISTATS 2016; Yu, Wang, Chen, Wei, "Mixed pooling for convolutional neural netwo
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, window_max, window_mean
 
 # Where the mixture starts as one of its parts: off by sigmoid(-7) = 0.0009 of their difference, and not yet flat.
@@ -21,27 +19,17 @@ _START = {"max": 7.0, "avg": -7.0, None: 0.0}
 class MixedPool(PlainPool):
     """y = a max_i x_i + (1 - a) mean_i x_i with a = sigmoid(logit).
 
-    `logit` is a parameter of shape (), or with `per_channel` (C,); it starts at a = 1/2, or with `start` at the stock
+    `logit` is a parameter of shape (), or with `per_channel` (C,); it starts at a = 1/2, or as the stock
     layer to within 0.0009 of the difference between max and average. With `random` there is no parameter: each forward
     in train mode draws max or average (for every channel, with `per_channel`), and eval mode gives their mean.
     """
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        *,
-        per_channel: bool = False,
-        random: bool = False,
-        channels: int | None = None,
-        start: Literal["max", "avg"] | None = None,
-    ) -> None:
-        super().__init__(geometry)
-        if per_channel and channels is None:
-            raise ValueError("per_channel needs the number of channels")
+    def __init__(self, site: WindowSite, *, per_channel: bool = False, random: bool = False) -> None:
+        super().__init__(site)
         self.random = random
-        self.shape = (channels,) if per_channel and channels is not None else ()
+        self.shape = (site.need_channels(),) if per_channel else ()
         if not random:
-            self.logit = nn.Parameter(torch.full(self.shape, _START[start]))
+            self.logit = nn.Parameter(torch.full(self.shape, _START[site.start]))
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the mixture of each window's maximum and mean."""

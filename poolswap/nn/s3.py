@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.windows import PlainPool, dense_max, window_mean
 
 
@@ -22,11 +23,11 @@ class S3Pool(PlainPool):
     a multiple of the stride in each dimension. Draws come from torch's generator of x's device.
     """
 
-    def __init__(self, geometry: Geometry, *, grid: int | None = None) -> None:
-        super().__init__(geometry)
+    def __init__(self, site: WindowSite, *, grid: int | None = None) -> None:
+        super().__init__(site)
         if grid is not None and grid < 1:
             raise ValueError(f"grid must be positive, not {grid}")
-        self.grid = tuple(-(-(grid or s) // s) * s for s in geometry.stride)
+        self.grid = tuple(-(-(grid or s) // s) * s for s in self.stride)
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> a drawn subset, or block means, of the dense maximum."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from poolswap.functional import adaptive_soft_pool, global_soft_pool, soft_pool_windows
 from poolswap.geometry import Geometry, Size
 from poolswap.nn.base import WindowPool
+from poolswap.nn.site import HeadSite, WindowSite
 
 
 class SoftPool(WindowPool):
@@ -26,8 +27,8 @@ class SoftPool(WindowPool):
 
     beta: Tensor
 
-    def __init__(self, geometry: Geometry, *, beta: float = 1.0, learn_beta: bool = False) -> None:
-        super().__init__(geometry)
+    def __init__(self, site: WindowSite, *, beta: float = 1.0, learn_beta: bool = False) -> None:
+        super().__init__(site)
         hold_beta(self, beta, learn_beta)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class _SoftPoolNd(SoftPool):
         learn_beta: bool = False,
     ) -> None:
         geometry = Geometry.make(self.dims, kernel_size, stride, padding, dilation, ceil_mode, same)
-        super().__init__(geometry, beta=beta, learn_beta=learn_beta)
+        super().__init__(WindowSite(geometry), beta=beta, learn_beta=learn_beta)
 
 
 class SoftPool1d(_SoftPoolNd):
@@ -117,6 +118,13 @@ class GlobalSoftPool(nn.Module):
     def extra_repr(self) -> str:
         """Axes and beta."""
         return f"axes={self.axes}, {beta_repr(self)}"
+
+
+def soft_head(site: HeadSite, *, beta: float = 1.0, learn_beta: bool = False) -> AdaptiveSoftPool | GlobalSoftPool:
+    """SoftPool in the place of a head's pooling, over its whole map or its grid."""
+    if site.output_size is not None:
+        return AdaptiveSoftPool(site.output_size, beta=beta, learn_beta=learn_beta)
+    return GlobalSoftPool(site.axes, site.keepdim, beta=beta, learn_beta=learn_beta)
 
 
 def hold_beta(module: nn.Module, beta: float, learn: bool) -> None:

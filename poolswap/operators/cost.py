@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from poolswap.geometry import Geometry
+from poolswap.nn.site import WindowSite
 from poolswap.nn.stock import MaxPool
 from poolswap.operators.operator import Operator
 
@@ -44,8 +45,8 @@ def measure_costs(
     """
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.random.fork_rng(devices=[]):
-        modules = {op.name: op.make(geometry, {}, channels=shape[1]).to(device) for op in operators}
-        stock = MaxPool(geometry)
+        modules = {op.name: op.make(WindowSite(geometry, channels=shape[1])).to(device) for op in operators}
+        stock = MaxPool(WindowSite(geometry))
         forward = _times(lambda module: _forward(module.eval(), x), modules, stock, rounds)
         training = _times(lambda module: _training(module.train(), x), modules, stock, rounds)
     return {

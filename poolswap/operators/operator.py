@@ -1,62 +1,45 @@
-"""One pooling operator as the commands see it: its options, read off its class, and how to make one for a site."""
+"""One pooling operator as the commands see it: its options, read off its classes, and how to make one for a site."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_origin
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from poolswap.errors import InputError
-from poolswap.geometry import Geometry
+from poolswap.nn.site import HeadSite, WindowSite
 
-# What the site gives an operator, not its user: number of channels, the stock layer, the layer to start as, and
-# whether a head keeps axes of size 1.
-FROM_SITE = ("channels", "stock", "start", "keepdim")
-
-
-Init = Literal["identity", "published"]
+Form = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One pooling operator: its name, class, and what it computes in a line.
+    """One pooling operator: its name, and what makes it in the place of a window pool and of a head's.
 
-    The class takes a Geometry, then options by name. Three names are filled in from the site where the class has them:
-    `channels`; `stock`, the layer ("max" or "avg") that it replaces; and `start`, the layer that its initial parameters
-    imitate, or None for the published initialisation. `random` operators draw, or have an option to draw, from torch's
-    generator in train mode; `takes_global` ones can replace the global pooling of a head, and without
-    `takes_window` nothing else. `formula` is of one window x, `paper` its source.
+    `window` takes a WindowSite, `head` a HeadSite, and both take options by name: each a module class, or a function
+    that gives a module. Without one of them the operator replaces no such site. `random` operators draw, or have an
+    option to draw, from torch's generator in train mode. `formula` is of one window x, `paper` its source.
     """
 
     name: str
-    cls: type[nn.Module]
-    summary: str
+    window: Form | None = None
+    head: Form | None = None
+    summary: str = ""
     random: bool = False
-    takes_window: bool = True
-    takes_global: bool = False
     formula: str = ""
     paper: str = ""
 
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
         """Options a user may set, by name, with resolved annotations and defaults."""
-        hints = get_type_hints(self.cls.__init__)
-        return {
-            p.name: p.replace(annotation=hints.get(p.name, Any))
-            for p in self._parameters
-            if p.kind is not p.VAR_KEYWORD and p.kind is not p.VAR_POSITIONAL and p.name not in FROM_SITE
-        }
-
-    @cached_property
-    def wants(self) -> frozenset[str]:
-        """Which of `channels`, `stock` and `start` the class takes."""
-        return frozenset(p.name for p in self._parameters) & frozenset(FROM_SITE)
+        forms = (form for form in (self.window, self.head) if form is not None)
+        return {parameter.name: parameter for form in forms for parameter in _options(form)}
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options converted to their annotated types, 1+2+4 to a tuple. Raises InputError for what does not fit."""
@@ -76,41 +59,48 @@ class Operator:
                 ) from None
         return checked
 
-    def make(
-        self,
-        geometry: Geometry,
-        options: Mapping[str, Any],
-        *,
-        channels: int | None = None,
-        stock: str | None = None,
-        init: Init = "identity",
-    ) -> nn.Module:
-        """A module for windows of `geometry` on maps with `channels` channels; it owns at least one tensor.
+    def make(self, site: WindowSite | HeadSite, options: Mapping[str, Any] | None = None) -> nn.Module:
+        """A module for the site, which owns at least one tensor.
 
-        `stock` is the layer that it replaces, which init="identity" starts as, as far as the operator can. Raises
-        InputError for options that its class refuses.
+        A head that pools by windows of a fixed size keeps them where the operator has windows at all. Raises InputError
+        for a site that the operator does not replace, and for options that it does not take there.
         """
-        start = stock if init == "identity" else None
-        site = {"channels": channels, "stock": stock, "start": start}
-        checked = self.check(options)
+        form, place = self._form(site)
+        checked = self.check(options or {})
+        unfit = checked.keys() - {parameter.name for parameter in _options(form)}
+        if unfit:
+            raise InputError(f"operator {self.name!r} takes no option {min(unfit)!r} at {place}", "leave it out there")
         try:
-            module = self.cls(geometry, **checked, **{name: site[name] for name in self.wants})
+            module = form(place, **checked)
         except ValueError as error:
-            raise InputError(f"operator {self.name!r} at {geometry}: {error}") from None
-        _own_a_tensor(module, geometry, checked)
+            raise InputError(f"operator {self.name!r} at {place}: {error}") from None
+        _own_a_tensor(module, place, checked)
         return module
 
-    @property
-    def _parameters(self) -> list[inspect.Parameter]:
-        """The parameters of the class after the geometry."""
-        return list(inspect.signature(self.cls).parameters.values())[1:]
+    def _form(self, site: WindowSite | HeadSite) -> tuple[Form, WindowSite | HeadSite]:
+        """What makes the module, and what it is told of the site."""
+        form = self.head if isinstance(site, HeadSite) else self.window
+        if form is None:
+            takes = "windows alone" if self.window else "the global pooling of a head alone"
+            raise InputError(f"operator {self.name!r} replaces {takes}, and {site} is none", "poolswap operators")
+        if isinstance(site, HeadSite) and site.windows and self.window:
+            known = WindowSite(site.windows, channels=site.channels, stock=site.stock, start=site.start)
+            return self.window, known
+        return form, site
 
 
-def _own_a_tensor(module: nn.Module, geometry: Geometry, options: Mapping[str, Any]) -> None:
+def _options(form: Form) -> list[inspect.Parameter]:
+    """The parameters after the site."""
+    parameters = list(inspect.signature(form, eval_str=True).parameters.values())[1:]
+    return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+def _own_a_tensor(module: nn.Module, site: WindowSite | HeadSite, options: Mapping[str, Any]) -> None:
     """Give an operator without state its settings as a persistent buffer, named after its class.
 
     Otherwise its checkpoint would have the stock model's keys, and load there silently.
     """
     if not module.state_dict():
+        sizes = site.geometry.kernel_size if isinstance(site, WindowSite) else (site.dims,)
         numbers = [float(value) for value in options.values() if isinstance(value, int | float)]
-        module.register_buffer(type(module).__name__, torch.tensor([*map(float, geometry.kernel_size), *numbers]))
+        module.register_buffer(type(module).__name__, torch.tensor([*map(float, sizes), *numbers]))

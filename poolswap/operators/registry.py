@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -15,15 +16,16 @@ from poolswap.nn.ada import AdaPool, EDSCWPool
 from poolswap.nn.blur import BlurPool
 from poolswap.nn.dpp import DPPool
 from poolswap.nn.gated import GatedPool
+from poolswap.nn.head import HeadPool
 from poolswap.nn.lip import LIPool
 from poolswap.nn.lp import LpPool
 from poolswap.nn.mixed import MixedPool
 from poolswap.nn.s3 import S3Pool
-from poolswap.nn.soft import SoftPool
+from poolswap.nn.soft import SoftPool, soft_head
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.nn.stochastic import StochasticPool
 from poolswap.nn.stock import AvgPool, MaxPool
-from poolswap.operators.operator import Operator
+from poolswap.operators.operator import Form, Operator
 
 __all__ = [
     "GROUP",
@@ -44,24 +46,24 @@ _TABLE = (
     Operator(
         "soft",
         SoftPool,
-        "sum_i softmax(beta x)_i x_i over the window",
-        takes_global=True,
+        soft_head,
+        summary="sum_i softmax(beta x)_i x_i over the window",
         formula=_SOFT,
         paper="Stergiou et al., ICCV 2021",
     ),
-    Operator("max", MaxPool, "torch's max pooling", formula="max_i x_i"),
-    Operator("avg", AvgPool, "torch's average pooling, padding excluded", formula="mean_i x_i"),
+    Operator("max", MaxPool, summary="torch's max pooling", formula="max_i x_i"),
+    Operator("avg", AvgPool, summary="torch's average pooling, padding excluded", formula="mean_i x_i"),
     Operator(
         "lp",
         LpPool,
-        "power average of magnitudes, p fixed or learnt",
+        summary="power average of magnitudes, p fixed or learnt",
         formula="(mean_i |x_i|^p)^(1/p)",
         paper="Gulcehre et al., ECML 2014",
     ),
     Operator(
         "mixed",
         MixedPool,
-        "learnt mixture of max and average, or a random choice",
+        summary="learnt mixture of max and average, or a random choice",
         random=True,
         formula="a max_i x_i + (1 - a) mean_i x_i",
         paper="Lee et al., AISTATS 2016; Yu et al., RSKT 2014",
@@ -69,14 +71,14 @@ _TABLE = (
     Operator(
         "gated",
         GatedPool,
-        "mixture of max and average that the window decides",
+        summary="mixture of max and average that the window decides",
         formula="s max_i x_i + (1 - s) mean_i x_i,  s = sigmoid(<omega, x>)",
         paper="Lee et al., AISTATS 2016",
     ),
     Operator(
         "stochastic",
         StochasticPool,
-        "an element drawn by its activation; the weighted mean in eval mode",
+        summary="an element drawn by its activation; the weighted mean in eval mode",
         random=True,
         formula="x_i with probability relu(x_i) / sum_j relu(x_j)",
         paper="Zeiler and Fergus, ICLR 2013",
@@ -84,7 +86,7 @@ _TABLE = (
     Operator(
         "s3",
         S3Pool,
-        "max with stride 1, then random rows and columns; block means in eval mode",
+        summary="max with stride 1, then random rows and columns; block means in eval mode",
         random=True,
         formula="max_i x_i at rows and columns drawn from each grid cell",
         paper="Zhai et al., CVPR 2017",
@@ -92,52 +94,50 @@ _TABLE = (
     Operator(
         "dpp",
         DPPool,
-        "mean weighted by the distance from the blurred mean",
+        summary="mean weighted by the distance from the blurred mean",
         formula="sum_i w_i x_i / sum_i w_i,  w_i = alpha + rho(x_i - xbar)^lambda",
         paper="Saeedan et al., CVPR 2018",
     ),
     Operator(
         "lip",
         LIPool,
-        "mean weighted by a learnt importance",
+        summary="mean weighted by a learnt importance",
         formula="sum_i e^G_i x_i / sum_i e^G_i,  G = 12 sigmoid(norm(conv(x)))",
         paper="Gao et al., ICCV 2019",
     ),
     Operator(
         "em",
         SoftPool,
-        "soft, by its name in AdaPool",
-        takes_global=True,
+        soft_head,
+        summary="soft, by its name in AdaPool",
         formula=_SOFT,
         paper="Stergiou and Poppe, 2021",
     ),
     Operator(
         "edscw",
         EDSCWPool,
-        "mean weighted by the similarity to the window's mean",
+        summary="mean weighted by the similarity to the window's mean",
         formula="sum_i w_i x_i,  w = softmax(2 |x xbar| / (x^2 + xbar^2))",
         paper="Stergiou and Poppe, 2021",
     ),
     Operator(
         "ada",
         AdaPool,
-        "learnt mixture of edscw and em",
+        summary="learnt mixture of edscw and em",
         formula="b edscw(x) + (1 - b) em(x)",
         paper="Stergiou and Poppe, 2021",
     ),
     Operator(
         "blur",
         BlurPool,
-        "max with stride 1, then a binomial low-pass; the low-pass alone for average pools",
+        summary="max with stride 1, then a binomial low-pass; the low-pass alone for average pools",
         formula="sum_j b_j max_i x_(j+i)",
         paper="Zhang, ICML 2019",
     ),
     Operator(
         "spp",
-        SpatialPyramidPool,
-        "a head's global pooling: maxima of a pyramid of grids, with a new classifier",
-        takes_window=False,
-        takes_global=True,
+        head=SpatialPyramidPool,
+        summary="a head's global pooling: maxima of a pyramid of grids, with a new classifier",
         formula="max_i x_i of each cell of each level's grid",
         paper="He et al., TPAMI 2015",
     ),
@@ -200,8 +200,11 @@ def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
 def split_operators(text: str) -> list[str]:
     """`max,lp:p=3,learn=true,soft` -> its operators, as `parse_operator` takes them; `all` is every one for windows."""
     if text == "all":
-        named = {operator.cls: name for name, operator in reversed(all_operators().items())}
-        return [name for name, op in all_operators().items() if named[op.cls] == name and op.takes_window]
+        first: dict[Form, str] = {}
+        for name, operator in all_operators().items():
+            if operator.window is not None:
+                first.setdefault(operator.window, name)
+        return list(first.values())
     parts: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         is_option = "=" in part and ":" not in part.partition("=")[0]
@@ -225,14 +228,18 @@ def _loaded(point: EntryPoint) -> Any:
 
 
 def _add(name: str, cls: Any) -> Operator:
-    """A user's class in the table: an Operator of its own, or a module class that takes a Geometry first."""
+    """A user's object in the table: an Operator, or a module class, which takes a HeadSite if it is a HeadPool."""
     if isinstance(cls, Operator):
-        OPERATORS[name] = cls
-        return cls
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        OPERATORS[name] = replace(cls, name=name)
+    elif isinstance(cls, type) and issubclass(cls, nn.Module):
+        lines = (cls.__doc__ or "").strip().splitlines()
+        summary = lines[0] if lines else cls.__name__
+        if issubclass(cls, HeadPool):
+            OPERATORS[name] = Operator(name, head=cls, summary=summary)
+        else:
+            OPERATORS[name] = Operator(name, window=cls, summary=summary)
+    else:
         raise InputError(
             f"{name} is not a pooling module class", "write class MyPool(poolswap.nn.WindowPool) with a forward"
         )
-    lines = (cls.__doc__ or "").strip().splitlines()
-    OPERATORS[name] = Operator(name, cls, lines[0] if lines else cls.__name__)
     return OPERATORS[name]

@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
-from poolswap.operators.operator import Init
-from poolswap.operators.registry import Operator, find_operator, parse_operator
+from poolswap.operators import Operator
+from poolswap.operators.registry import find_operator, parse_operator
 from poolswap.settings import Settings
 from poolswap.surgery.calls import Op
 from poolswap.surgery.selectors import Candidates, select
 from poolswap.surgery.sites import PoolSite, Scope
+
+Init = Literal["identity", "published"]
 
 _STEM = Geometry.make(2, 3, 2, 1)
 _PAPER_STEM = Geometry.make(2, 2, 2, ceil_mode=True)  # ceil_mode keeps the stem's output shape at odd sizes
@@ -100,10 +102,10 @@ def make_plan(
     exclude = tuple(exclude)
 
     def candidates_for(operator: Operator) -> Candidates:
-        windows: list[Scope] = ["window"] if operator.takes_window else []
+        windows: list[Scope] = ["window"] if operator.window else []
         heads: list[Scope] = ["global"] if include_global or not windows else []
         candidates = Candidates.of(sites, op=op, exclude=exclude, scopes=[*windows, *heads])
-        if not candidates.sites and not operator.takes_window:
+        if not candidates.sites and not operator.window:
             raise NothingToReplaceError(f"nothing to replace: {operator.name} takes a head's global pooling alone")
         if not candidates.sites:
             raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
@@ -133,7 +135,7 @@ def make_plan(
 
 def _check_scopes(swaps: Iterable[Swap]) -> None:
     for swap in swaps:
-        if swap.site.scope == "global" and not find_operator(swap.to).takes_global:
+        if swap.site.scope == "global" and find_operator(swap.to).head is None:
             raise InputError(
                 f"{swap.site.path} is a global site, which operator {swap.to!r} cannot replace",
                 "leave out include_global=True, or replace it with soft",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
-from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
-from poolswap.nn.spp import SpatialPyramidPool
+from poolswap.nn.head import HeadPool
 from poolswap.operators.registry import find_operator
 from poolswap.surgery.calls import is_pool_module, windows_of
-from poolswap.surgery.head import pyramid, widened
+from poolswap.surgery.head import described, widened
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.surgery.mark import mark, replaced_by
 from poolswap.surgery.plan import Plan, Swap
@@ -58,16 +55,16 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
         _check_site(model, swap.site)
     replacements = {path: _replacement(swap, model) for path, swap in swaps.items()}
     classifiers = dict(
-        widened(model, swaps[path].site.channels, new.cells)
+        widened(model, swaps[path], new.cells)
         for path, new in replacements.items()
-        if isinstance(new, SpatialPyramidPool)
+        if isinstance(new, HeadPool) and new.cells > 1
     )
     lifted = lift(model, [*(swap.site for swap in swaps.values()), *plan.kept])
     swapped = tuple(_replace(model, path, new) for path, new in replacements.items())
     made = tuple(_replace(model, path, new) for path, new in classifiers.items())
     watch(model)
     if made and plan.input_size:
-        _check_head(model, plan.input_size)
+        _check_head(model, plan)
     return SwapReport(plan=plan, swapped=swapped, lifted=tuple(lifted), classifiers=made)
 
 
@@ -92,37 +89,22 @@ def _replace(model: nn.Module, path: str, new: nn.Module) -> Swapped:
     return Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters)
 
 
-def _check_head(model: nn.Module, input_size: Sequence[int]) -> None:
+def _check_head(model: nn.Module, plan: Plan) -> None:
     """Run the head that became wider; put the model back where something before the classifier is in its way."""
     try:
-        probe(model, input_size)
+        probe(model, plan.input_size or ())
     except InputError as error:
         restore(model)
-        raise InputError(f"the head has no room for spp: {error.message}", "to='soft', include_global=True") from error
+        wide = next(swap.to for swap in plan.swaps if swap.site.scope == "global")
+        raise InputError(
+            f"the head has no room for {wide}: {error.message}", "to='soft', include_global=True"
+        ) from error
 
 
 def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
-    site, operator = swap.site, find_operator(swap.to)
-    geometry = swap.geometry or (site.call.geometry if site.call else None)
-    if site.scope == "global" and (geometry is None or site.kind == "functional"):
-        new = _global_replacement(swap)
-    else:
-        assert geometry is not None
-        new = operator.make(geometry, swap.options, channels=site.channels, stock=site.op, init=swap.init)
-    like = _neighbour(model, site.path)
+    new = find_operator(swap.to).make(described(swap), swap.options)
+    like = _neighbour(model, swap.site.path)
     return new if like is None else new.to(device=like.device, dtype=like.dtype)
-
-
-def _global_replacement(swap: Swap) -> nn.Module:
-    call = swap.site.call
-    assert call is not None
-    if swap.to == "spp":
-        return pyramid(call, **swap.options)
-    if call.output_size is not None:
-        return AdaptiveSoftPool(call.output_size, **swap.options)
-    # A functional average over a window that covers the map follows the map's size, whatever it is.
-    axes = call.axes or tuple(range(-call.dims, 0))
-    return GlobalSoftPool(axes, keepdim=call.axes is None or call.keepdim, **swap.options)
 
 
 def _check_site(model: nn.Module, site: PoolSite) -> None:

@@ -19,7 +19,7 @@ MIXED = (f"{NETS}:Mixed", (3, 33, 37))
 SAME = (f"{HERE / 'pooled_nets.py'}:SameNet", (3, 37, 41))
 VIDEO = (f"{HERE / 'pooled_nets.py'}:Video", (3, 5, 17, 19))
 PARADE = f"{HERE / 'pooled_nets.py'}:Parade"
-WINDOWED = [name for name, operator in OPERATORS.items() if operator.takes_window]
+WINDOWED = [name for name, operator in OPERATORS.items() if operator.window]
 RESNET = ("timm:resnet18", (3, 64, 64))
 
 

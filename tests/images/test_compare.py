@@ -51,6 +51,13 @@ def test_a_window_of_one_loses_nothing(cat):
     assert result.psnr > 100
 
 
+def test_an_operator_of_heads_alone_is_refused_before_anything_is_pooled(cat):
+    seen = []
+    with pytest.raises(InputError, match="'spp' replaces the global pooling of a head alone"):
+        compare(cat, ["soft", "spp"], [2], on_result=seen.append)
+    assert seen == []
+
+
 def test_every_operator_has_its_numbers(cat):
     state = torch.get_rng_state()
     names = split_operators("all")

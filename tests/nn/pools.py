@@ -9,14 +9,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from poolswap.geometry import Geometry
-from poolswap.operators.registry import OPERATORS
+from poolswap.nn import WindowSite
+from poolswap.operators.registry import OPERATORS, parse_operator
 
 # Every operator, with its options where they change what it computes.
 VARIANTS = (
-    *(name for name, operator in OPERATORS.items() if operator.takes_window),
+    *(name for name, operator in OPERATORS.items() if operator.window),
     *("lp:p=3,learn=true", "mixed:per_channel=true", "mixed:random=true", "gated:per_channel=true"),
     *("dpp:asymmetric=true", "s3:grid=4", "blur:taps=5", "blur:of=avg"),
 )
+
+
+STEM = Geometry.make(2, 3, 2, 1)
+
+
+def make(text: str, geometry: Geometry = STEM, channels: int = 3, start: Any = None) -> nn.Module:
+    """The module that `--to text` puts in the place of a window pool; `start` is also the stock layer."""
+    torch.manual_seed(0)
+    operator, options = parse_operator(text)
+    return operator.make(WindowSite(geometry, channels=channels, stock=start, start=start), options)
 
 
 @st.composite

@@ -2,24 +2,21 @@
 
 from itertools import combinations
 
+import pools
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pools import by_windows, distinct, geometries, stock
+from pools import STEM, by_windows, distinct, geometries, stock
 from torch import Tensor, nn
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn.windows import dense_max
-from poolswap.operators.registry import parse_operator
-
-STEM = Geometry.make(2, 3, 2, 1)
 
 
 def make(text: str, geometry: Geometry = STEM, channels: int = 2, start: str | None = None) -> nn.Module:
-    operator, options = parse_operator(text)
-    return operator.make(geometry, options, channels=channels, stock=start).double().eval()
+    return pools.make(text, geometry, channels, start).double().eval()
 
 
 def with_parameters(module: nn.Module, **values: float) -> nn.Module:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pools import VARIANTS, distinct, geometries, stock
+from pools import STEM, VARIANTS, distinct, geometries, make, stock
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,14 +15,6 @@ from poolswap.geometry import Geometry
 from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.operators.registry import OPERATORS, parse_operator
-
-STEM = Geometry.make(2, 3, 2, 1)
-
-
-def make(text: str, geometry: Geometry = STEM, channels: int = 3, start: str | None = None) -> nn.Module:
-    torch.manual_seed(0)
-    operator, options = parse_operator(text)
-    return operator.make(geometry, options, channels=channels, stock=start)
 
 
 def stirred(module: nn.Module) -> nn.Module:

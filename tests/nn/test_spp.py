@@ -11,6 +11,7 @@ from poolswap.checkpoint import load_checkpoint, save_checkpoint, verify_checkpo
 from poolswap.cli.app import main
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.load import load_model
+from poolswap.nn import HeadSite
 from poolswap.nn.spp import SpatialPyramidPool, _by_cells
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
@@ -21,7 +22,7 @@ SIZE = (3, 64, 64)
 
 @pytest.mark.parametrize("size", [(4, 4), (7, 5), (13, 9)])
 def test_every_map_gives_the_same_length(size):
-    pool, x = SpatialPyramidPool(), torch.randn(2, 3, *size)
+    pool, x = SpatialPyramidPool(HeadSite()), torch.randn(2, 3, *size)
     y = pool(x)
     assert pool.cells == 21
     assert y.shape == (2, 63)
@@ -41,13 +42,14 @@ def test_an_export_takes_the_same_cells(size):
 
 @pytest.mark.parametrize(("dims", "cells"), [(1, 3), (2, 5), (3, 9)])
 def test_every_number_of_dimensions(dims, cells):
-    assert SpatialPyramidPool(dims, levels=(1, 2))(torch.randn(2, 3, *(5,) * dims)).shape == (2, 3 * cells)
+    pool = SpatialPyramidPool(HeadSite(axes=tuple(range(-dims, 0))), levels=(1, 2))
+    assert pool(torch.randn(2, 3, *(5,) * dims)).shape == (2, 3 * cells)
 
 
-@pytest.mark.parametrize(("levels", "dims"), [((), 2), ((0,), 2), ((1,), 4)])
-def test_what_is_no_grid_is_refused(levels, dims):
+@pytest.mark.parametrize("levels", [(), (0,)])
+def test_what_is_no_grid_is_refused(levels):
     with pytest.raises(ValueError, match="levels must be positive"):
-        SpatialPyramidPool(dims, levels=levels)
+        SpatialPyramidPool(HeadSite(), levels=levels)
 
 
 class Head(nn.Module):
@@ -79,6 +81,13 @@ def test_it_replaces_a_head_and_makes_the_classifier_that_fits(name):
     assert linear.weight.grad.isfinite().all()
     restore(model)
     assert torch.equal(model(x), before)
+
+
+def test_a_head_that_pools_by_a_window():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AvgPool2d(62), nn.Flatten(), nn.Linear(8, 5)).eval()
+    x = torch.randn(2, *SIZE)
+    swap_pools(model, make_plan(find_pools(model, SIZE), "all", "spp:levels=1", input_size=SIZE))
+    torch.testing.assert_close(model(x), model[3](model[0](x).amax((2, 3))))
 
 
 def test_a_functional_head_too():
@@ -132,3 +141,20 @@ def test_a_window_is_not_for_it():
     model, _ = load_model("test_resnet", input_size=SIZE)
     with pytest.raises(InputError, match="a window site"):
         make_plan(find_pools(model, SIZE), "#1", "spp")
+
+
+def test_a_head_of_a_grid_is_refused_with_words():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d((3, 3)), nn.Flatten(), nn.Linear(72, 5))
+    with pytest.raises(InputError, match=r"'spp' at a head of 3x3: its pyramid replaces a pooling to one value"):
+        swap_pools(model, make_plan(find_pools(model, SIZE), "all", "spp"))
+    assert type(model[1]) is nn.AdaptiveAvgPool2d
+
+
+def test_a_head_with_channels_behind_its_map():
+    class Behind(Head):
+        def forward(self, x):
+            return self.fc(self.conv(x).permute(0, 2, 3, 1).mean((1, 2)))
+
+    model, x = Behind(nn.Identity()).eval(), torch.randn(2, *SIZE)
+    swap_pools(model, make_plan(find_pools(model, SIZE), "all", "spp:levels=1", input_size=SIZE))
+    torch.testing.assert_close(model(x), model.fc(model.conv(x).amax((2, 3))))

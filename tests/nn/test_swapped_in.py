@@ -15,6 +15,7 @@ from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.load import load_model
+from poolswap.nn import WindowSite
 from poolswap.nn.stock import MaxPool
 from poolswap.nn.windows import PlainPool, window_mean
 from poolswap.operators import registry
@@ -64,14 +65,14 @@ def test_random_weights_start_as_published_unless_it_is_said(weights, start, cap
 
 def test_only_the_outermost_of_two_nested_operators_ends_the_search_for_sites():
     class Nested(PlainPool):
-        def __init__(self, geometry):
-            super().__init__(geometry)
-            self.inner = MaxPool(geometry)
+        def __init__(self, site):
+            super().__init__(site)
+            self.inner = MaxPool(site)
 
         def pool(self, x):
             return self.inner(x) + window_mean(x, self.geometry)
 
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), Nested(Geometry.make(2, 2)), nn.Conv2d(4, 4, 3))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Nested(WindowSite(Geometry.make(2, 2))), nn.Conv2d(4, 4, 3))
     assert find_pools(model, SIZE) == []
 
 

@@ -10,14 +10,19 @@ from torch import nn
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
+from poolswap.nn import HeadSite, WindowSite
 from poolswap.operators import registry
 from poolswap.operators.registry import OPERATORS, all_operators, find_operator, parse_operator
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 FILE = '''
 from __future__ import annotations
 
 import torch
-from poolswap.nn import WindowPool
+from poolswap.nn import HeadPool, WindowPool
+from poolswap.operators import Operator
 
 print("the file has run")
 
@@ -25,18 +30,28 @@ print("the file has run")
 class Last(WindowPool):
     """The last element of each window."""
 
-    def __init__(self, geometry, *, scale: float = 1.0, channels: int) -> None:
-        super().__init__(geometry)
-        self.scale, self.channels = scale, channels
+    def __init__(self, site, *, scale: float = 1.0) -> None:
+        super().__init__(site)
+        self.scale, self.channels = scale, site.channels
 
     def forward(self, x):
         return self.scale * torch.nn.functional.max_pool2d(x, self.kernel_size, self.stride)
 
 
 class Plain(torch.nn.Module):
-    def __init__(self, geometry, times: int = 2) -> None:
+    def __init__(self, site, times: int = 2) -> None:
         super().__init__()
         self.times = times
+
+
+class LastOfMap(HeadPool):
+    """The last element of the map."""
+
+    def pool(self, x):
+        return x[..., -1, -1]
+
+
+last = Operator("last", Last, LastOfMap)
 
 
 def function(x):
@@ -57,7 +72,7 @@ def test_a_file_that_is_named_is_run_once(file, capsys):
     operator, options = parse_operator(f"{file}:Last:scale=3")
     assert options == {"scale": 3.0}
     assert operator.summary == "The last element of each window."
-    module = operator.make(GEOMETRY, options, channels=5, stock="max")
+    module = operator.make(WindowSite(GEOMETRY, channels=5, stock="max"), options)
     assert module.channels == 5
     assert module(torch.ones(1, 1, 4, 4)).unique().tolist() == [3.0]
     assert list(module.state_dict()) == ["Last"]
@@ -72,9 +87,9 @@ def test_a_name_in_a_plan_runs_no_file(file, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_any_module_class_that_takes_a_geometry_will_do(file):
+def test_any_module_class_that_takes_a_site_will_do(file):
     operator, options = parse_operator(f"{file}:Plain:times=4")
-    assert operator.make(GEOMETRY, options).times == 4
+    assert operator.make(WindowSite(GEOMETRY), options).times == 4
 
 
 def test_what_is_no_module_class_is_refused(file):
@@ -86,13 +101,33 @@ def test_what_is_no_module_class_is_refused(file):
         parse_operator("nowhere.py:Pool")
 
 
+@pytest.mark.parametrize(("to", "made"), [("last", {"1": "Last", "2": "LastOfMap"}), ("LastOfMap", {"2": "LastOfMap"})])
+def test_what_the_plan_says_is_what_the_model_has(file, to, made):
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)), torch.randn(2, 3, 32, 32)
+    plan = make_plan(find_pools(model, x.shape[1:]), "all", f"{file}:{to}", include_global=True)
+    assert plan.operators == (f"{file}:{to}",)
+    report = swap_pools(model, plan)
+    assert {swapped.path: type(model.get_submodule(swapped.path)).__name__ for swapped in report.swapped} == made
+    assert all(model.get_submodule(path).state_dict() for path in made)
+    assert torch.equal(model(x), model[:2](x)[:, :, -1:, -1:])
+
+
+def test_a_window_operator_is_not_for_a_head(file):
+    sites = find_pools(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1)), (3, 32, 32))
+    with pytest.raises(InputError, match="is a global site, which operator"):
+        make_plan(sites, "all", f"{file}:Last", include_global=True)
+    operator, _ = parse_operator(f"{file}:last")
+    with pytest.raises(InputError, match="takes no option 'scale' at a head"):
+        operator.make(HeadSite(), {"scale": 2})
+
+
 def test_an_entry_point_is_loaded_when_it_is_named(file, monkeypatch):
     points = [
         EntryPoint("mine", "torch.nn:Identity", registry.GROUP),
         EntryPoint("broken", "no_such_package:Pool", registry.GROUP),
     ]
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
-    assert find_operator("mine").cls is nn.Identity
+    assert find_operator("mine").window is nn.Identity
     with pytest.raises(InputError, match=r"operator 'broken' .* cannot be loaded"):
         find_operator("broken")
     points.pop()
@@ -107,7 +142,7 @@ def test_the_operator_of_the_documentation_works(file):
     code = re.search(r"```python\n(# pool.py\n.*?)```", page.read_text(), flags=re.DOTALL)
     file.write_text(code[1])
     operator, options = parse_operator(f"{file}:Midrange:scale=2")
-    module, x = operator.make(GEOMETRY, options, channels=3), torch.randn(2, 3, 4, 4)
+    module, x = operator.make(WindowSite(GEOMETRY, channels=3), options), torch.randn(2, 3, 4, 4)
     expected = torch.nn.functional.max_pool2d(x, 2) + torch.nn.functional.avg_pool2d(x, 2)
     torch.testing.assert_close(module(x), expected)
     assert list(module.state_dict()) == ["scale"]
