@@ -34,12 +34,14 @@ def test_the_file_has_the_rights_that_any_new_file_has(tmp_path):
 
 def test_of_two_writers_without_force_the_second_is_told(tmp_path):
     path = tmp_path / "a.txt"
-    with (
-        pytest.raises(InputError, match="exists already"),
-        atomic_path(path) as mine,
-    ):
-        mine.write_text("second")
-        write_text(path, "first")
+
+    def overtaken():
+        with atomic_path(path) as mine:
+            mine.write_text("second")
+            write_text(path, "first")
+
+    with pytest.raises(InputError, match="exists already"):
+        overtaken()
     assert path.read_text() == "first"
     assert names(tmp_path) == ["a.txt"]
 
@@ -75,12 +77,14 @@ def test_where_there_are_no_links_a_file_is_renamed(tmp_path, monkeypatch):
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, error):
-    with (
-        pytest.raises(InputError, match=r"a\.txt cannot be written: .*No space left"),
-        atomic_path(tmp_path / "a.txt") as mine,
-    ):
-        mine.write_text("half")
-        raise error
+
+    def write():
+        with atomic_path(tmp_path / "a.txt") as mine:
+            mine.write_text("half")
+            raise error
+
+    with pytest.raises(InputError, match=r"a\.txt cannot be written: .*No space left"):
+        write()
     assert names(tmp_path) == []
 
 
