@@ -15,7 +15,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PA
 # docs/architecture.md says what each room is for. A room may import those above it.
 ROOMS = (
     *("errors", "versions", "geometry", "settings", "files", "inputs"),
-    *("ops", "functional", "nn"),
+    *("ops", "functional", "nn", "measure"),
     *("models", "operators", "surgery", "fingerprint", "checkpoint", "load"),
     *("images", "bench", "export", "adapt", "ablate"),
     *("cli", "__main__"),
@@ -24,6 +24,7 @@ KNOWN = {  # the rooms that know less than their place allows
     "ops": {"errors", "geometry"},
     "functional": {"errors", "geometry", "ops"},
     "nn": {"errors", "geometry", "ops", "functional"},
+    "measure": {"inputs"},
     "models": {"errors"},
 }
 FACE = "__init__"  # poolswap/__init__.py, which imports its names when they are used

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from poolswap.checkpoint import Manifest, read_manifest
 from poolswap.errors import CheckError, InputError, first_line
-from poolswap.export.bench import Speed, measure_speed
 from poolswap.export.formats import Format, find_format
 from poolswap.export.job import Job
 from poolswap.export.parity import TOLERANCE, Parity, measure_parity
+from poolswap.export.speed import Speed, measure_speed
 from poolswap.export.timm_folder import WEIGHTS
 from poolswap.files import check_writable, partial_folder, put
 from poolswap.inputs import evaluating, fitted, make_inputs
