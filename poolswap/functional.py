@@ -13,6 +13,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry, Size
 from poolswap.ops import eager_soft_pool, is_eager, soft_pool
+from poolswap.ops.tracing import is_traced
 from poolswap.ops.windows import Windows
 
 __all__ = ["adaptive_soft_pool", "global_soft_pool", "soft_pool1d", "soft_pool2d", "soft_pool3d", "soft_pool_windows"]
@@ -147,7 +148,7 @@ def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:
     """One operator call where every window is alike; otherwise split the first uneven dimension and recurse."""
     spatial = x.shape[axis:]
     for i, (n, o) in enumerate(zip(spatial, sizes, strict=True)):
-        if n % o:
+        if o != 1 and (is_traced() or n % o):
             starts = [(j * n // o, -(-(j + 1) * n // o)) for j in range(o)]
             rest = [*sizes[:i], 1, *sizes[i + 1 :]]
             parts = [_adaptive(x.narrow(axis + i, a, b - a), rest, beta, axis) for a, b in starts]

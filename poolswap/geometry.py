@@ -108,10 +108,10 @@ class Geometry:
         for n, e, s, (before, after) in zip(input_size, self.extent, self.stride, placed, strict=True):
             slack = n + before + after - e
             out = ((slack + s - 1) // s if self.ceil_mode else slack // s) + 1
-            if self.ceil_mode and (out - 1) * s >= n + before:
+            if self.ceil_mode and s + after > e and (out - 1) * s >= n + before:  # the first is a fact of the layer
                 out -= 1
             sizes.append(out)
-        if any(size < 1 for size in sizes):
+        if any(size < 1 for size in sizes if not hasattr(size, "dtype")):  # sizes that TorchScript traces are tensors
             raise ValueError(f"no window fits: input size {tuple(input_size)} with {self} gives {tuple(sizes)}")
         return tuple(before for before, _ in placed), tuple(sizes)
 
@@ -121,7 +121,9 @@ class Geometry:
 
     @staticmethod
     def _place_same(n: int, extent: int, stride: int) -> tuple[int, int]:
-        total = max(((n + stride - 1) // stride - 1) * stride + extent - n, 0)  # ONNX would round -n // stride up
+        total = ((n + stride - 1) // stride - 1) * stride + extent - n  # ONNX would round -n // stride up
+        if stride > extent:  # otherwise it is never negative, of whatever size a trace is
+            total = max(total, 0)
         return total // 2, total - total // 2
 
     def __str__(self) -> str:

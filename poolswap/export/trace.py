@@ -13,8 +13,8 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from poolswap.errors import InputError, first_line
-from poolswap.export.decompose import soft_pool_decomposition
 from poolswap.export.job import Job
+from poolswap.ops.decompose import soft_pool_decomposition
 
 
 def program(job: Job, *, fused: bool = False) -> ExportedProgram:

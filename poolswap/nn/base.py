@@ -1,14 +1,42 @@
-"""What every window pooling module has: a geometry, and torch's attribute names for it."""
+"""What every pooling module has: one opaque call; and, over windows, a geometry and torch's attribute names for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
 
 
-class WindowPool(nn.Module):
+class Pool(nn.Module):
+    """A pooling module that torch.fx traces as one call, as torch's own layers, whatever leaves the tracer knows."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls):
+            cls.forward = _opaque(cls.forward)
+
+
+def _opaque(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """This forward of tensors; of a proxy, a call of the module in the graph that is being traced."""
+
+    @wraps(forward)
+    def opaque(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(value, Proxy):
+                tracer: Any = value.tracer
+                return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
+        return forward(self, *args, **kwargs)
+
+    return opaque
+
+
+class WindowPool(Pool):
     """A pooling operator over the windows of `site`.
 
     A subclass implements `forward`: x (N, C, *spatial) or (C, *spatial) -> the same with the spatial size

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
@@ -53,6 +54,7 @@ class DPPool(PlainPool):
         log_rho = (distance.square() + _EPS**2).log() / 2
         log_alpha = self.log_alpha.to(x.dtype).reshape(-1, *ones)
         power = self.log_lambda.to(x.dtype).exp().reshape(-1, *ones)
-        logits = torch.logaddexp(log_alpha, power * log_rho)
+        # log(alpha + rho^lambda), as runtimes without logaddexp can compute it
+        logits = log_alpha + F.softplus(power * log_rho - log_alpha, threshold=40)
         logits = torch.where(real_elements(x, self.geometry), logits, torch.finfo(x.dtype).min)
         return (logits.softmax(0) * windows).sum(0)

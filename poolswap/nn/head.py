@@ -6,13 +6,15 @@ from itertools import product
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from poolswap.functional import check_input
+from poolswap.nn.base import Pool
 from poolswap.nn.site import HeadSite
+from poolswap.ops.tracing import is_traced
 
 
-class HeadPool(nn.Module):
+class HeadPool(Pool):
     """A pooling operator over the whole map of `site`, or over each cell of its grid.
 
     A subclass implements `pool`, and owes nothing to the order of axes, to dtype or rank. Its options are the
@@ -56,7 +58,7 @@ class HeadPool(nn.Module):
         grid = [n if o is None else o for n, o in zip(spatial, self.output_size or (1,) * len(spatial), strict=True)]
         if prod(grid) == 1:
             return self.pool(x).reshape(x.shape[0], -1, *grid)
-        if all(n % o == 0 for n, o in zip(spatial, grid, strict=True)):  # cells alike: one call
+        if not is_traced() and all(n % o == 0 for n, o in zip(spatial, grid, strict=True)):  # cells alike: one call
             for axis, (n, o) in enumerate(zip(spatial, grid, strict=True)):
                 x = x.unflatten(2 + 2 * axis, (o, n // o))
             rows = range(2, x.dim(), 2)

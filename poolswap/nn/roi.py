@@ -15,12 +15,13 @@ from torchvision.ops import MultiScaleRoIAlign, RoIAlign, RoIPool, roi_align
 
 from poolswap.functional import soft_pool2d
 from poolswap.geometry import Size, to_tuple
+from poolswap.nn.base import Pool
 from poolswap.nn.soft import beta_repr, hold_beta
 
 Boxes = Tensor | Sequence[Tensor]
 
 
-class _SoftRoI(nn.Module):
+class _SoftRoI(Pool):
     """What the three have in common: `beta`, a buffer or a parameter, 1 by default."""
 
     beta: Tensor

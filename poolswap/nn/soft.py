@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from poolswap.functional import adaptive_soft_pool, global_soft_pool, soft_pool_windows
 from poolswap.geometry import Geometry, Size
-from poolswap.nn.base import WindowPool
+from poolswap.nn.base import Pool, WindowPool
 from poolswap.nn.site import HeadSite, WindowSite
 
 
@@ -79,7 +79,7 @@ class SoftPool3d(_SoftPoolNd):
     dims = 3
 
 
-class AdaptiveSoftPool(nn.Module):
+class AdaptiveSoftPool(Pool):
     """SoftPool over the windows of torch.nn.AdaptiveAvgPoolNd(output_size)."""
 
     beta: Tensor
@@ -98,7 +98,7 @@ class AdaptiveSoftPool(nn.Module):
         return f"{self.output_size}, {beta_repr(self)}"
 
 
-class GlobalSoftPool(nn.Module):
+class GlobalSoftPool(Pool):
     """SoftPool over whole axes, as x.mean(axes, keepdim) averages them."""
 
     beta: Tensor

@@ -35,7 +35,8 @@ class SpatialPyramidPool(HeadPool):
         """x (N, C, *spatial) -> (N, C * cells)."""
         dims = x.dim() - 2
         # Adaptive max pooling also gives indices, which no other runtime has.
-        pool = _by_cells if torch.compiler.is_exporting() else _ADAPTIVE_MAX[dims]
+        exported = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        pool = _by_cells if exported else _ADAPTIVE_MAX[dims]
         return torch.cat([pool(x, (level,) * dims).flatten(1) for level in self.levels], dim=1)
 
     def extra_repr(self) -> str:

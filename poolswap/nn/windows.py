@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from poolswap.functional import check_input
 from poolswap.geometry import Geometry
 from poolswap.nn.base import WindowPool
+from poolswap.ops.tracing import is_traced
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -59,7 +60,9 @@ def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
     axes = zip(x.shape[2:], sizes, leading, geometry.extent, geometry.stride, geometry.padding, strict=True)
     sides = []
     for n, o, before, extent, s, p in axes:
-        length = max(n + 2 * p - extent + 1, (o - 1) * s + 1)
+        length, last = n + 2 * p - extent + 1, (o - 1) * s + 1
+        if geometry.ceil_mode or geometry.same:  # which is longer is a fact of most layers, of whatever size a trace is
+            length = last if s + p <= extent else max(length, last)
         sides.append((before, length - 1 + extent - n - before))
     return _MAX[geometry.dims](_pad(x, sides, -inf), geometry.kernel_size, 1, 0, geometry.dilation)
 
@@ -67,8 +70,10 @@ def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
 def window_mean(x: Tensor, geometry: Geometry) -> Tensor:
     """The mean of each window's real elements: torch's average pooling with count_include_pad=False where it can."""
     # torch's 3d average refuses a window that is larger than the map and fits by ceil_mode alone.
-    axes = zip(x.shape[2:], geometry.kernel_size, geometry.padding, strict=True)
-    fits = all(k <= n + 2 * p for n, k, p in axes)
+    fits = geometry.dims < 3 or not geometry.ceil_mode
+    if not fits and not is_traced():
+        axes = zip(x.shape[2:], geometry.kernel_size, geometry.padding, strict=True)
+        fits = all(k <= n + 2 * p for n, k, p in axes)
     if fits and not geometry.same and max(geometry.dilation) == 1:
         pool, windows = _AVG[geometry.dims], (geometry.kernel_size, geometry.stride, geometry.padding)
         return pool(x, *windows, ceil_mode=geometry.ceil_mode, count_include_pad=False)
@@ -77,9 +82,14 @@ def window_mean(x: Tensor, geometry: Geometry) -> Tensor:
 
 def window_dot(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """The inner product of each window with weight (*kernel_size), or with its channel's own in (C, *kernel_size)."""
+    weight, framed = weight.to(x.dtype), frame(x, geometry, 0.0)
+    if is_traced() and weight.dim() == geometry.dims:
+        # There the number of channels is no constant, but the older ONNX exporter wants that of a convolution's weight.
+        planes = framed.flatten(0, 1).unsqueeze(1)
+        y = _CONV[geometry.dims](planes, weight[None, None], stride=geometry.stride, dilation=geometry.dilation)
+        return y.reshape(*x.shape[:2], *y.shape[2:])
     channels = x.shape[1]
-    weight = weight.to(x.dtype).expand(channels, *geometry.kernel_size).unsqueeze(1)
-    framed = frame(x, geometry, 0.0)
+    weight = weight.expand(channels, *geometry.kernel_size).unsqueeze(1)
     return _CONV[geometry.dims](framed, weight, stride=geometry.stride, dilation=geometry.dilation, groups=channels)
 
 
@@ -132,4 +142,4 @@ def binomial(kernel_size: tuple[int, ...]) -> Tensor:
 
 def _pad(x: Tensor, sides: list[tuple[int, int]], fill: float) -> Tensor:
     flat = [amount for pair in reversed(sides) for amount in pair]
-    return F.pad(x, flat, value=fill) if any(flat) else x
+    return F.pad(x, flat, value=fill) if is_traced() or any(flat) else x

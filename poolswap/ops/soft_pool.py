@@ -15,7 +15,9 @@ from torch.autograd import forward_ad
 
 from poolswap.ops import reference, transforms
 from poolswap.ops.backend import implementation, requested, use_backend
+from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.layout import empty_output
+from poolswap.ops.tracing import is_traced
 from poolswap.ops.windows import SCHEMA, Sizes, Windows
 
 _library = torch.library.Library("poolswap", "DEF")
@@ -48,6 +50,8 @@ def observed_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     if not torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:  # the formula has forward derivatives and batching rules of any order
             return reference.forward(x, beta, windows)
+        if is_traced():  # a TorchScript graph, or the older ONNX exporter's: standard operators for any size
+            return soft_pool_decomposition(x, beta, *windows)
         if torch._C._are_functorch_transforms_active():
             return transforms.soft_pool(x, beta, windows)
     return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]

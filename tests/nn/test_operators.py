@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from poolswap.geometry import Geometry
-from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool
+from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool, HeadSite
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.operators.registry import OPERATORS, parse_operator
 
@@ -199,7 +199,7 @@ def test_what_follows_a_head_may_write_over_its_output(learn_beta, write):
     x = torch.randn(2, 3, 6, 7, requires_grad=True)
     for pool in (AdaptiveSoftPool((1, 1), learn_beta=learn_beta), AdaptiveSoftPool((4, 3), learn_beta=learn_beta)):
         write(pool(x)).sum().backward()
-    for pool in (GlobalSoftPool((2, 3), learn_beta=learn_beta), SpatialPyramidPool()):
+    for pool in (GlobalSoftPool((2, 3), learn_beta=learn_beta), SpatialPyramidPool(HeadSite())):
         write(pool(x)).sum().backward()
 
 

@@ -96,6 +96,8 @@ class _Axis:
         """Whether the only window is the whole axis, whatever its size."""
         alone = isinstance(self.out, int) and isinstance(self.before, int)
         alone = alone and (self.out, self.before, self.dilation) == (1, 0, 1)
+        if isinstance(self.size, Tensor):  # TorchScript traces it; a kernel that it traces too is the size of an axis
+            return alone and isinstance(self.kernel, Tensor)
         return alone and statically_known_true(self.kernel == self.size)
 
     @property

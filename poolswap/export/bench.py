@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from statistics import median
+
 from pydantic import BaseModel, ConfigDict
 
 from poolswap.export.job import Arguments, Runner
-from poolswap.measure import interleave
 
 ROUNDS = 15
 
@@ -22,9 +24,15 @@ class Speed(BaseModel):
 
 def measure_speed(swapped: Runner, stock: Runner, arguments: Arguments) -> Speed:
     """Runs taken in turns, after one of each to warm up."""
-    rounds = interleave({"swapped": lambda: swapped(arguments), "stock": lambda: stock(arguments)}, ROUNDS, warmup=1)
+    pairs = [(_seconds(swapped, arguments), _seconds(stock, arguments)) for _ in range(ROUNDS + 1)][1:]
     return Speed(
-        milliseconds=rounds.timing("swapped").median,
-        stock_milliseconds=rounds.timing("stock").median,
-        ratio=rounds.ratio("swapped", "stock").median,
+        milliseconds=1e3 * median(a for a, _ in pairs),
+        stock_milliseconds=1e3 * median(b for _, b in pairs),
+        ratio=median(a / b for a, b in pairs),
     )
+
+
+def _seconds(run: Runner, arguments: Arguments) -> float:
+    start = time.perf_counter()
+    run(arguments)
+    return time.perf_counter() - start

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from poolswap.export.decompose import soft_pool_decomposition
 from poolswap.export.trace import quiet
 from poolswap.functional import soft_pool_windows
 from poolswap.geometry import Geometry
+from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.reference import soft_pool_ref
 from poolswap.ops.windows import Windows
 
