@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from poolswap.bench import ModelRow, OperatorRow, bench_model, bench_operator
+from poolswap.bench.environment import environment, threads
 from poolswap.bench.report import to_csv
-from poolswap.bench.timing import environment, threads
 from poolswap.files import write_text
 
 HERE = Path(__file__).parent

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from poolswap.errors import InputError, PoolswapError
-from poolswap.files import atomic_path
+from poolswap.files import atomic_path, check_writable
 from poolswap.fingerprint import Fingerprint, fingerprint
 from poolswap.inputs import LARGEST_INPUT, Example, floating_tensor
 from poolswap.models.load import ModelSpec, build
@@ -103,19 +103,19 @@ def save_checkpoint(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
+    check_writable(path, force=force)
     tensors = _separate(model.state_dict())
+    manifest = Manifest(
+        model=spec,
+        plan=plan,
+        fingerprint=fingerprint(model, spec.input_size, example=example),
+        dtype=_dtype(model),
+        sha256=_digest(tensors),
+        versions=versions(),
+        recipe=recipe,
+    )
     with atomic_path(path, force=force) as temporary:
-        manifest = Manifest(
-            model=spec,
-            plan=plan,
-            fingerprint=fingerprint(model, spec.input_size, example=example),
-            dtype=_dtype(model),
-            sha256=_digest(tensors),
-            versions=versions(),
-            recipe=recipe,
-        )
-        metadata = {"format": "pt", _KEY: manifest.model_dump_json(exclude_defaults=True)}
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata={"format": "pt", _KEY: manifest.model_dump_json(exclude_defaults=True)})
     return manifest
 
 

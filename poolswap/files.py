@@ -1,54 +1,117 @@
-"""Writing files so that nothing is overwritten by accident and nothing is left half written."""
+"""Writing files so that nothing is overwritten by accident and nothing is left half written.
+
+Whatever is written first lies in a folder of its own beside its place, `.poolswap-partial-...`, which its writer holds
+locked. A writer that is killed leaves it behind, unlocked; the next write into that place removes it.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed writer leaves stays there
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL = ".poolswap-partial-"
+_TRIES = 5
 
 
 def check_writable(path: Path, *, force: bool) -> None:
     """Raise InputError where the file exists and must not be replaced, or its folder cannot be written to."""
-    if path.exists() and not force:
-        raise InputError(f"{path} exists already", "replace it with force=True, or name another file")
+    if os.path.lexists(path) and not force:
+        raise _exists(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder", "name a file")
+        raise InputError(f"{path} is a folder", "name a file with --out")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere")
+        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere with --out")
 
 
 @contextmanager
 def atomic_path(path: Path | str, *, force: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well, and removed otherwise.
+    """A path to write to, which becomes `path` when the block ends well, and nothing otherwise.
 
-    Raises InputError where `path` exists (unless `force`), or where the disk does not take the file.
+    Raises InputError where `path` exists, even if only since the block began (unless `force`), or where the disk does
+    not take the file.
     """
     path = Path(path)
     check_writable(path, force=force)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with partial_folder(path) as folder:
+        yield folder / path.name
+        put(folder / path.name, path, force=force)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, gone with what is in it when the block ends.
+
+    What the system or a writer says of the disk in the block becomes an InputError about `path`.
+    """
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or name a file elsewhere"
-        ) from error
+        sweep(path.parent)
+        with _locked_folder(path.parent) as folder:
+            yield folder
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise InputError(f"{path} cannot be written: {reason}", "free some space, or use --out") from error
+
+
+def put(made: Path, path: Path, *, force: bool) -> None:
+    """Give a file, or a folder, that was made beside `path` this name. A folder's files replace those of their names.
+
+    Raises InputError where there is something of that name now (unless `force`): another writer may have been first.
+    """
+    if made.is_dir() and path.is_dir() and force:
+        for file in sorted(made.iterdir(), key=lambda file: file.suffix == ".safetensors"):  # what loads comes last
+            file.replace(path / file.name)
+    elif force:
+        made.replace(path)
+    else:
+        _put_new(made, path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in the folder: partial folders that no process holds."""
+    for left in folder.glob(f"{PARTIAL}*"):
+        with suppress(OSError), hold(left) as held:
+            if held and not left.is_symlink():
+                shutil.rmtree(left)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[bool]:
+    """Hold a folder for the length of a with block; False where another process holds it.
+
+    The system takes the hold back when the process ends, however it ends. Raises OSError where there is no such folder,
+    or it cannot be held at all.
+    """
+    if fcntl is None:
+        raise OSError("this system has no flock")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        held = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        yield held and os.path.samestat(os.fstat(descriptor), folder.stat())  # unless a sweep removed it just then
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
@@ -60,4 +123,43 @@ def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
 def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
     """Write model.state_dict() for torch.load(weights_only=True)."""
     with atomic_path(path, force=force) as temporary:
-        torch.save(model.state_dict(), temporary)
+        torch_save(model.state_dict(), temporary)
+
+
+def torch_save(value: Any, path: Path) -> None:
+    """torch.save that raises OSError where the disk is full; torch's own writer fails later, by an assertion."""
+    buffer = BytesIO()
+    torch.save(value, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+@contextmanager
+def _locked_folder(parent: Path) -> Iterator[Path]:
+    with ExitStack() as held:
+        for _ in range(_TRIES):
+            folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=parent))  # for its owner alone
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                if held.enter_context(hold(folder)):
+                    break
+            except FileNotFoundError:  # a sweep was faster than the lock
+                continue
+            except OSError:  # no locks here, and so no sweeps
+                break
+        yield folder
+
+
+def _put_new(made: Path, path: Path) -> None:
+    try:
+        if made.is_dir():
+            made.rename(path)  # refuses a folder that is not empty, and a file
+        else:
+            os.link(made, path)  # a rename would replace what another writer has just made
+    except OSError as error:
+        if os.path.lexists(path):
+            raise _exists(path) from error
+        made.rename(path)  # a file system without links
+
+
+def _exists(path: Path) -> InputError:
+    return InputError(f"{path} exists already", "replace it with --force, or name another file with --out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from math import inf
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from poolswap.inputs import Example, all_outputs_of, evaluating, seeded_inputs
+from poolswap.measure import relative_distance
 
 _KEPT = 16
 
@@ -27,6 +29,11 @@ class KeptOutput(BaseModel):
     first: tuple[float, ...]
     norm: float
     exact: str | None = None
+
+    def distance(self, other: KeptOutput) -> float:
+        """The larger difference of the kept values and of the norms, relative to the other's."""
+        mine, theirs = ([torch.tensor(v, dtype=torch.float64) for v in (y.first, [y.norm])] for y in (self, other))
+        return relative_distance(mine, theirs, inf)
 
     @classmethod
     def of(cls, y: Tensor) -> KeptOutput:
@@ -63,8 +70,7 @@ class Fingerprint(BaseModel):
         if [(output.shape, output.exact) for output in self.outputs] != [(y.shape, y.exact) for y in other.outputs]:
             return float("inf")
         pairs = list(zip(self.outputs, other.outputs, strict=True))
-        values = max((_distance(a.first, b.first) for a, b in pairs), default=0.0)
-        return max([values, *(_distance((a.norm,), (b.norm,)) for a, b in pairs)])
+        return max((a.distance(b) for a, b in pairs), default=0.0)
 
 
 def fingerprint(
@@ -96,13 +102,3 @@ def _digest(tensors: Iterable[Tensor]) -> str:
         total.update(str(tuple(tensor.shape)).encode())
         total.update(tensor.contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _distance(mine: Sequence[float], theirs: Sequence[float]) -> float:
-    if len(mine) != len(theirs):
-        return float("inf")
-    scale = max(map(abs, (*mine, *theirs)), default=0.0)
-    worst = max((abs(a - b) for a, b in zip(mine, theirs, strict=True) if a != b), default=0.0)
-    if any((a != a) != (b != b) for a, b in zip(mine, theirs, strict=True)):
-        return float("inf")
-    return worst / scale if worst and scale else 0.0

@@ -1,6 +1,7 @@
 """The flow is the layout: a room knows those before it, never those behind it, and every name means one thing."""
 
 import ast
+import re
 from collections import defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,18 +13,14 @@ import poolswap
 PACKAGE = Path(poolswap.__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
-# docs/architecture.md says what each room is for. A room may import those above it.
-ROOMS = (
-    *("errors", "versions", "geometry", "settings", "files", "inputs"),
-    *("ops", "functional", "nn"),
-    *("models", "operators", "surgery", "fingerprint", "checkpoint", "load"),
-    *("images", "bench", "export", "adapt", "ablate"),
-    *("cli", "__main__"),
-)
+# The table of rooms in docs/architecture.md. A room may import those above it.
+PAGE = PACKAGE.parent / "docs" / "architecture.md"
+ROOMS = (*re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE), "__main__")
 KNOWN = {  # the rooms that know less than their place allows
     "ops": {"errors", "geometry"},
     "functional": {"errors", "geometry", "ops"},
     "nn": {"errors", "geometry", "ops", "functional"},
+    "measure": {"inputs"},
     "models": {"errors"},
 }
 FACE = "__init__"  # poolswap/__init__.py, which imports its names when they are used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from math import ceil
 
@@ -11,7 +10,9 @@ from torch import nn
 
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.trial import load, recipe_of
-from poolswap.inputs import fitted, seeded_inputs
+from poolswap.inputs import fitted, outputs_of, seeded_inputs
+from poolswap.measure import interleave
+from poolswap.measure.passes import forward_backward
 
 _COSTS = 5.0  # seconds that a trial takes to load, and to compare time and memory
 _EVALUATIONS = 3  # passes over the test images: the metrics, the shifted images, image by image
@@ -26,8 +27,9 @@ def estimate_seconds(trials: Iterable[Trial]) -> float:
     if not trials:
         return 0.0
     first = trials[0]
-    data, model, spec = load(first, "cuda" if torch.cuda.is_available() else "cpu")
-    forward, step = _times(model, spec.input_size, first.batch_size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    data, model, spec = load(first, device)
+    forward, step = _times(model, spec.input_size, first.batch_size, device)
     total = 0.0
     for trial in trials:
         train, test = (ceil(len(part) / trial.batch_size) for part in (data.train, data.val))
@@ -39,15 +41,9 @@ def estimate_seconds(trials: Iterable[Trial]) -> float:
     return total
 
 
-def _times(model: nn.Module, input_size: tuple[int, ...], batch: int) -> tuple[float, float]:
+def _times(model: nn.Module, input_size: tuple[int, ...], batch: int, device: str) -> tuple[float, float]:
     """(seconds of a forward, of a forward and backward) of one batch; the shorter of two."""
-    args, kwargs = fitted(model, seeded_inputs(model, input_size, seed=0, batch=batch))
-    times = []
-    for _ in range(2):
-        start = time.perf_counter()
-        with torch.inference_mode():
-            model(*args, **kwargs)
-        middle = time.perf_counter()
-        model(*args, **kwargs).sum().backward()
-        times.append((middle - start, time.perf_counter() - middle))
-    return min(f for f, _ in times), min(s for _, s in times)
+    inputs = fitted(model, seeded_inputs(model, input_size, seed=0, batch=batch))
+    calls = {"forward": lambda: outputs_of(model, inputs), "step": lambda: forward_backward(model, inputs)}
+    rounds = interleave(calls, 2, warmup=0, device=device)
+    return 1e-3 * rounds.timing("forward").fastest, 1e-3 * rounds.timing("step").fastest

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from poolswap.ablate.grid import Grid, Trial
 from poolswap.ablate.study import Study
 from poolswap.errors import InputError
-from poolswap.files import write_text
+from poolswap.files import sweep, write_text
 
 try:
     import fcntl
@@ -87,6 +87,8 @@ class RunFolder:
         if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
             raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        for directory in (self.path / "trials").iterdir():
+            sweep(directory)
         write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
         write_text(self.path / "study.yaml", study.dumps(), force=True)
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from poolswap.ablate.costs import compare_costs
 from poolswap.ablate.grid import Trial
-from poolswap.ablate.measure import compare_costs
 from poolswap.ablate.runs import Result, SiteMove
 from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
 from poolswap.errors import InputError

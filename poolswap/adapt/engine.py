@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from torch import nn
 
 from poolswap.adapt.recipe import Recipe
-from poolswap.adapt.state import Progress, clear_states, has_state
+from poolswap.adapt.state import Progress, clear_states, has_state, sweep_states
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError, MissingExtraError
-from poolswap.files import write_text
+from poolswap.files import hold, sweep, write_text
 from poolswap.models.load import ModelSpec
 from poolswap.surgery.plan import Plan
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 BEST, LAST, _EPOCHS = "best.safetensors", "last.safetensors", "epochs.json"
 
@@ -57,13 +65,36 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return str(accelerator.distributed_type.value) == "FSDP"
 
 
+def alone(train: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A training that holds its `out_dir`: a second one there at the same time raises InputError.
+
+    With several processes the first one holds it for all.
+    """
+    signature = inspect.signature(train)
+
+    @wraps(train)
+    def holding(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        folder = Path(signature.bind(*args, **kwargs).arguments["out_dir"])
+        with ExitStack() as stack:
+            if os.environ.get("RANK", "0") == "0":
+                _make_folder(folder)
+                try:
+                    held = stack.enter_context(hold(folder))
+                except OSError:  # no locks here
+                    held = True
+                if not held:
+                    raise InputError(f"another training is at work in {folder}", "wait for it, or name another folder")
+            return train(*args, **kwargs)
+
+    return holding
+
+
 def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, force: bool) -> None:
     """Make the folder, and see to what an earlier training left there. Raises InputError where it must not go."""
     if accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"the folder {folder} cannot be made: {error.strerror}", "name another folder") from None
+        _make_folder(folder)
+        sweep(folder)
+        sweep_states(folder)
     accelerator.wait_for_everyone()
     old = [name for name in (BEST, LAST, _EPOCHS) if (folder / name).exists()]
     if force:
@@ -77,6 +108,13 @@ def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, forc
     elif old and not has_state(folder):
         raise InputError(f"{folder / old[0]} exists already", "start again with force=True, or name another folder")
     accelerator.wait_for_everyone()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be made: {error.strerror}", "name another folder") from None
 
 
 def save_weights(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from poolswap.adapt.anneal import Annealing, betas_of, learn_betas
 from poolswap.adapt.data import Data, is_iterable
-from poolswap.adapt.engine import BEST, LAST, is_sharded, make_accelerator, prepare_folder, save_weights
+from poolswap.adapt.engine import BEST, LAST, alone, is_sharded, make_accelerator, prepare_folder, save_weights
 from poolswap.adapt.evaluate import check_classifier, evaluate
 from poolswap.adapt.loaders import SEED_STRIDE, loaders
 from poolswap.adapt.parts import freeze, make_loss, make_mixup, make_optimizer, make_schedule
@@ -44,6 +44,7 @@ class FinetuneResult(BaseModel):
     seconds: float
 
 
+@alone
 def finetune(
     model: nn.Module,
     data: Data,

@@ -17,7 +17,7 @@ from poolswap.errors import InputError, first_line
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_PROGRESS, _EMA = "progress.json", "ema.safetensors"
+_PROGRESS, _EMA, _PARTIAL = "progress.json", "ema.safetensors", ".state-partial"
 
 
 class EpochRow(BaseModel):
@@ -60,7 +60,7 @@ def save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema: 
 
 
 def _save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema: nn.Module | None) -> None:
-    target, partial = folder / f"state-{progress.updates:09d}", folder / ".state-partial"
+    target, partial = folder / f"state-{progress.updates:09d}", folder / _PARTIAL
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -74,8 +74,7 @@ def _save_state(accelerator: Accelerator, folder: Path, progress: Progress, ema:
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
-        for old in _states(folder)[:-1]:
-            shutil.rmtree(old, ignore_errors=True)
+        sweep_states(folder)
     accelerator.wait_for_everyone()
 
 
@@ -109,6 +108,12 @@ def clear_states(folder: Path) -> None:
     """Forget every state."""
     for state in _states(folder):
         shutil.rmtree(state)
+
+
+def sweep_states(folder: Path) -> None:
+    """Remove what a killed training left: a state half written, and those that a newer one has replaced."""
+    for left in (folder / _PARTIAL, *_states(folder)[:-1]):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def has_state(folder: Path) -> bool:

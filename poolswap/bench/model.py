@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from poolswap.bench.timing import Call, Timing, interleave, peak_memory
+from poolswap.inputs import Inputs
 from poolswap.load import load_model
+from poolswap.measure import Timing, interleave, peak_memory
+from poolswap.measure.passes import forward_backward
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
@@ -25,7 +27,8 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 class ModelRow:
     """Original and swapped at one batch size: `forward` is eval mode without gradients, `training` a step of SGD.
 
-    `ratio` is the swapped model's median over the original's. The peaks are None where they cannot be measured.
+    `ratio` is the swapped model's time over the original's, the median of the rounds' own. The peaks are None where
+    they cannot be measured.
     """
 
     model: str
@@ -68,11 +71,11 @@ def bench_model(
             torch.manual_seed(0)
             x = torch.randn(batch_size, *spec.input_size, device=device).contiguous(memory_format=form)
             for direction, prepare in _DIRECTIONS.items():
-                calls = {name: prepare(model, x) for name, model in models.items()}
+                calls = {name: prepare(model, ((x,), {})) for name, model in models.items()}
                 for call in calls.values():
                     call()
                 peaks = {name: peak_memory(call, device) if memory else None for name, call in calls.items()}
-                timings = interleave(calls, repeats, warmup=1, device=device)
+                rounds = interleave(calls, repeats, warmup=1, device=device)
                 rows.append(
                     ModelRow(
                         model=spec.reference,
@@ -80,9 +83,9 @@ def bench_model(
                         layout=layout,
                         direction=direction,
                         replaced=len(report.swapped),
-                        original=timings["original"],
-                        swapped=timings["swapped"],
-                        ratio=timings["swapped"].median / timings["original"].median,
+                        original=rounds.timing("original"),
+                        swapped=rounds.timing("swapped"),
+                        ratio=rounds.ratio("swapped", "original").median,
                         original_peak_bytes=peaks["original"],
                         swapped_peak_bytes=peaks["swapped"],
                     )
@@ -91,33 +94,28 @@ def bench_model(
     return rows
 
 
-def _forward(model: nn.Module, x: Tensor) -> Call:
+def _forward(model: nn.Module, inputs: Inputs) -> Callable[[], None]:
     def run() -> None:
         model.eval()
         with torch.inference_mode():
-            model(x)
+            model(*inputs[0])
 
     return run
 
 
-def _training(model: nn.Module, x: Tensor) -> Call:
-    """Forward, backward of the outputs' mean square, and a step too small to move the weights off their range."""
+def _training(model: nn.Module, inputs: Inputs) -> Callable[[], None]:
+    """Forward, backward and a step, too small to move the weights off their range."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
 
     def run() -> None:
         model.train()
-        optimizer.zero_grad(set_to_none=True)
-        outputs = model(x)
-        tensors = [t for t in _leaves(outputs) if t.dtype.is_floating_point and t.requires_grad]
-        torch.stack([t.square().mean() for t in tensors]).sum().backward()
+        forward_backward(model, inputs)
         optimizer.step()
 
     return run
 
 
-def _leaves(outputs: object) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-_DIRECTIONS: dict[Direction, Callable[[nn.Module, Tensor], Call]] = {"forward": _forward, "training": _training}
+_DIRECTIONS: dict[Direction, Callable[[nn.Module, Inputs], Callable[[], None]]] = {
+    "forward": _forward,
+    "training": _training,
+}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from poolswap.bench.timing import Call, Timing, interleave, peak_memory
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.geometry import Geometry
+from poolswap.measure import Rounds, Timing, interleave, peak_memory
 
 Layout = Literal["contiguous", "channels_last"]
 Pass = Literal["forward", "forward+backward"]
@@ -65,8 +65,8 @@ STANDARD_CASES = (
 @dataclass(frozen=True)
 class OperatorRow:
     """One contestant on one case. `bytes_moved` is what the pass must read and write; `roofline` the share of the time
-    that moving it takes at the speed of a plain copy, measured in the same rounds. `ratio` is SoftPool's median over
-    this one's. `peak_bytes` is None where it cannot be measured.
+    that moving it takes at the speed of a plain copy, measured in the same rounds. `ratio` is SoftPool's time over
+    this one's, the median of the rounds' own. `peak_bytes` is None where it cannot be measured.
     """
 
     case: str
@@ -140,13 +140,13 @@ def _forward(
     memory: bool,
 ) -> list[OperatorRow]:
     buffer, device = torch.empty_like(x), x.device.type
-    calls: dict[str, Call] = {name: _bind(pool, x) for name, pool in pools.items()}
+    calls: dict[str, Callable[[], object]] = {name: _bind(pool, x) for name, pool in pools.items()}
     with torch.no_grad():
         peaks = {name: peak_memory(call, device) if memory else None for name, call in calls.items()}
         calls |= {"exp": lambda: torch.exp(x, out=buffer), "copy": lambda: buffer.copy_(x)}
-        timings = interleave(calls, repeats, device=device)
+        rounds = interleave(calls, repeats, device=device)
     moved = x.nbytes + math.prod(_output_shape(case)) * x.element_size()
-    return _rows(case, layout, "forward", timings, moved, peaks, 2 * x.nbytes)
+    return _rows(case, layout, "forward", rounds, moved, peaks, 2 * x.nbytes)
 
 
 def _backward(
@@ -161,26 +161,26 @@ def _backward(
     leaf = x.detach().clone().requires_grad_()
     grad = torch.randn_like(pools[SOFT_POOL](x))
 
-    def step(pool: Callable[[Tensor], Tensor]) -> Call:
+    def step(pool: Callable[[Tensor], Tensor]) -> Callable[[], object]:
         def run() -> None:
             leaf.grad = None
             pool(leaf).backward(grad)
 
         return run
 
-    calls: dict[str, Call] = {name: step(pool) for name, pool in pools.items()}
+    calls: dict[str, Callable[[], object]] = {name: step(pool) for name, pool in pools.items()}
     peaks: dict[str, int | None] = {}
     for name, call in calls.items():
         call()
         leaf.grad = None
         peaks[name] = peak_memory(call, device) if memory else None
     calls["copy"] = lambda: buffer.copy_(x)
-    timings = interleave(calls, repeats, device=device)
+    rounds = interleave(calls, repeats, device=device)
     moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
-    return _rows(case, layout, "forward+backward", timings, moved, peaks, 2 * x.nbytes)
+    return _rows(case, layout, "forward+backward", rounds, moved, peaks, 2 * x.nbytes)
 
 
-def _bind(pool: Callable[[Tensor], Tensor], x: Tensor) -> Call:
+def _bind(pool: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
     return lambda: pool(x)
 
 
@@ -192,13 +192,13 @@ def _rows(
     case: Case,
     layout: Layout,
     direction: Pass,
-    timings: dict[str, Timing],
+    rounds: Rounds,
     moved: int,
     peaks: dict[str, int | None],
     copied: int,
 ) -> list[OperatorRow]:
-    speed = copied / timings["copy"].median  # bytes per millisecond
-    soft = timings[SOFT_POOL].median
+    speed = copied / rounds.timing("copy").median  # bytes per millisecond
+    timings = {name: rounds.timing(name) for name in rounds.seconds}
     return [
         OperatorRow(
             case=str(case),
@@ -206,7 +206,7 @@ def _rows(
             direction=direction,
             contestant=name,
             timing=timing,
-            ratio=soft / timing.median,
+            ratio=rounds.ratio(SOFT_POOL, name).median,
             bytes_moved=moved if name in peaks else None,
             roofline=moved / speed / timing.median if name in peaks else None,
             peak_bytes=peaks.get(name),

@@ -55,8 +55,8 @@ def bench(
     import torch
 
     from poolswap.bench import STANDARD_CASES, bench_model, bench_operator, report
-    from poolswap.bench.timing import environment
-    from poolswap.bench.timing import threads as with_threads
+    from poolswap.bench.environment import environment
+    from poolswap.bench.environment import threads as with_threads
     from poolswap.errors import InputError
     from poolswap.files import atomic_path, check_writable, write_text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from poolswap.checkpoint import Manifest
+from poolswap.checkpoint import Manifest, read_manifest
 from poolswap.errors import CheckError, InputError, first_line
-from poolswap.export.bench import Speed, measure_speed
 from poolswap.export.formats import Format, find_format
 from poolswap.export.job import Job
 from poolswap.export.parity import TOLERANCE, Parity, measure_parity
-from poolswap.files import check_writable
+from poolswap.export.speed import Speed, measure_speed
+from poolswap.export.timm_folder import WEIGHTS
+from poolswap.files import check_writable, partial_folder, put
 from poolswap.inputs import evaluating, fitted, make_inputs
 from poolswap.surgery.swap import restore
 from poolswap.versions import versions
@@ -136,25 +136,29 @@ def _arguments(model: nn.Module, manifest: Manifest) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
-    """An empty folder beside `path`; what the block leaves there is moved out when it ends well, `path` last."""
+    """An empty folder beside `path`; what the block leaves there is moved out when it ends well, `path` last.
+
+    Nothing is removed from a folder that is there already: its files are replaced by those of the same names.
+    """
     if not form.suffixes and path.is_dir() and force:
-        if not (path / "config.json").is_file():
-            raise InputError(f"{path} is a folder that no export made", "name another place")
+        _check_exported(path)
     else:
         check_writable(path, force=force)
+    with partial_folder(path) as folder:
+        yield folder
+        made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+        for file in made:
+            if file.name != path.name:
+                check_writable(path.parent / file.name, force=force)
+        for file in made:
+            put(file, path.parent / file.name, force=force)
+
+
+def _check_exported(folder: Path) -> None:
+    """Raise InputError for a folder that holds something, but no checkpoint of poolswap's: it is somebody else's."""
+    if not any(folder.iterdir()):
+        return
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-            folder = Path(name)
-            yield folder
-            made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
-            for file in made:
-                if file.name != path.name:
-                    check_writable(path.parent / file.name, force=force)
-            if path.is_dir():
-                shutil.rmtree(path)
-            for file in made:
-                file.replace(path.parent / file.name)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}", "free some space, or name another place"
-        ) from error
+        read_manifest(folder / WEIGHTS)
+    except InputError as error:
+        raise InputError(f"{folder} is a folder that no export made", "name another one with --out") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from poolswap.errors import CheckError, first_line
 from poolswap.export.job import Job, Runner
 from poolswap.inputs import outputs_of
+from poolswap.measure import relative_distance
 
 TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 BATCHES = (1, 2, 5)
@@ -41,20 +44,6 @@ def measure_parity(job: Job, run: Runner) -> list[Parity]:
     return found
 
 
-def distance(mine: list[Tensor], theirs: list[Tensor]) -> float:
-    """Largest difference of two lists of outputs, relative to the largest magnitude of each of theirs."""
-    if [tuple(y.shape) for y in mine] != [tuple(y.shape) for y in theirs]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(mine, theirs, strict=True):
-        wide, reference = a.double(), b.double()
-        gap = float((wide - reference).abs().max()) if b.numel() else 0.0
-        largest = float(reference.abs().max()) if b.numel() else 0.0
-        relative = gap / largest if gap and largest else gap
-        worst = max(worst, relative if relative == relative else float("inf"))
-    return worst
-
-
 def _compare(job: Job, run: Runner, what: str, batch: int, *, longer: int = 0, scale: float = 1.0) -> Parity:
     arguments = job.resized(batch, longer, scale, seed=batch)
     expected = outputs_of(job.model, (arguments, {}))
@@ -62,7 +51,7 @@ def _compare(job: Job, run: Runner, what: str, batch: int, *, longer: int = 0, s
         got = [y for y in run(arguments) if y.is_floating_point()]
     except Exception as error:
         raise CheckError(f"the exported file does not run on {what}, batch {batch}: {first_line(error)}") from error
-    return Parity(input=what, batch=batch, difference=distance(got, expected))
+    return Parity(input=what, batch=batch, difference=relative_distance(got, expected, inf))
 
 
 def _is_finite(outputs: list[Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -14,8 +15,10 @@ from poolswap.export.trace import program, quiet
 
 def write(job: Job, path: Path) -> None:
     """The program, with the manifest among its extra files."""
+    buffer = BytesIO()  # on a full disk torch's own writer ends the process
     with quiet():
-        torch.export.save(program(job, fused=job.fused), path, extra_files=job.metadata)
+        torch.export.save(program(job, fused=job.fused), buffer, extra_files=job.metadata)
+    path.write_bytes(buffer.getbuffer())
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from poolswap.export.job import Arguments, Job, Runner
+from poolswap.files import torch_save
 from poolswap.inputs import outputs_of
 
 
@@ -17,7 +18,7 @@ def write(job: Job, path: Path) -> None:
     """A .pt for torch.load(weights_only=True), or a .safetensors with the manifest in its metadata."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in job.model.state_dict().items()}
     if path.suffix == ".pt":
-        torch.save(tensors, path)
+        torch_save(tensors, path)
     else:
         save_file(tensors, path, metadata={"format": "pt", **job.metadata})
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
-from poolswap.images.measure import psnr, ssim
 from poolswap.images.picture import Picture
+from poolswap.images.quality import psnr, ssim
 from poolswap.nn.site import WindowSite
 from poolswap.operators import Operator
 from poolswap.operators.registry import parse_operator

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poolswap.errors import InputError
 from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs
+from poolswap.measure import relative_distance
 from poolswap.surgery.lift import lift
 from poolswap.surgery.mark import replaced_modules
 from poolswap.surgery.plan import Plan
@@ -70,11 +71,11 @@ def measure_drift(
             restore(model)
     return Drift(
         sites=tuple(
-            SiteDrift(path=path, local=local[path], total=_relative(swapped[path], stock[path]))
+            SiteDrift(path=path, local=local[path], total=relative_distance(swapped[path], stock[path]))
             for path in plan.paths
             if path in stock and path in swapped
         ),
-        output=_relative(after, before) if [t.shape for t in after] == [t.shape for t in before] else None,
+        output=relative_distance(after, before) if [t.shape for t in after] == [t.shape for t in before] else None,
     )
 
 
@@ -101,12 +102,4 @@ def _seeing(
 
 def _local(replacement: nn.Module, inputs: list[Tensor], stock: list[Tensor]) -> float:
     with torch.no_grad():
-        return _relative([replacement(x) for x in inputs], stock)
-
-
-def _relative(after: list[Tensor], before: list[Tensor]) -> float:
-    if [t.shape for t in after] != [t.shape for t in before]:
-        return float("nan")
-    moved = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(after, before, strict=True))
-    size = sum(float(b.double().square().sum()) for b in before)
-    return (moved / size) ** 0.5 if size else 0.0 if not moved else float("inf")
+        return relative_distance([replacement(x) for x in inputs], stock)

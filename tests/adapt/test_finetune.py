@@ -12,6 +12,7 @@ from poolswap.adapt.parts import freeze
 from poolswap.checkpoint import load_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import CheckError, InputError
+from poolswap.files import PARTIAL, hold
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 2e-3}
 
@@ -37,6 +38,23 @@ def test_checkpoints_verify_and_say_how_they_were_trained(tmp_path):
     assert evaluate(last, val).loss == pytest.approx(result.rows[-1].val_loss)
     assert result.best.top1 == max(row.top1 for row in result.rows)
     assert load_checkpoint(result.best_path)[1].recipe["epoch"] == result.best.epoch
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    """Both would report success, over one another's checkpoints."""
+    (tmp_path / "out").mkdir()
+    with hold(tmp_path / "out"), pytest.raises(InputError, match="another training is at work"):
+        train(tmp_path, Recipe(**FAST))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_killed_training_left_is_swept(tmp_path):
+    left = [tmp_path / "out" / name for name in (".state-partial", "state-000000000", f"{PARTIAL}x")]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "half").write_text("")
+    train(tmp_path, Recipe(**FAST), force=True)
+    assert not any(path.exists() for path in left)
 
 
 def test_the_control_is_trained_and_saved_the_same_way(tmp_path):

@@ -5,41 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from poolswap.bench import Case, bench_model, bench_operator, report
+from poolswap.bench.environment import threads
 from poolswap.bench.operator import two_averages
-from poolswap.bench.timing import interleave, peak_memory, threads
 from poolswap.cli.app import main
 from poolswap.errors import MissingExtraError
 from poolswap.functional import soft_pool2d
 
 SMALL = Case((1, 4, 12, 12), 3, 2, 1)
-
-
-def test_contestants_take_turns_and_each_is_timed_after_a_call_of_its_own() -> None:
-    order: list[str] = []
-    timings = interleave({name: (lambda name=name: order.append(name)) for name in "abc"}, repeats=3, warmup=0)
-    assert "".join(order) == "aabbcc" + "bbccaa" + "ccaabb"
-    assert all(0 < t.fastest <= t.low <= t.median <= t.high for t in timings.values())
-
-
-def test_times_are_milliseconds() -> None:
-    assert 20 <= interleave({"sleep": lambda: time.sleep(0.02)}, repeats=2)["sleep"].median < 500
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
-def test_peak_memory_sees_what_a_call_takes_and_not_what_lay_there() -> None:
-    kept = torch.ones(2**22)
-    small, large = peak_memory(lambda: None), peak_memory(lambda: (kept + 1) * 2)
-    assert small is not None
-    assert small < 4 * 2**20
-    assert large is not None
-    assert 30 * 2**20 <= large < 50 * 2**20  # two results of 16 MiB
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -213,6 +213,48 @@ def test_a_folder_that_no_export_made_is_not_replaced(tmp_path):
     assert names(tmp_path / "mine") == ["thesis.txt"]
 
 
+def test_force_replaces_an_exported_folders_own_files_and_no_others(tmp_path):
+    """What a user has put beside them since, a thesis among it, is not poolswap's to remove."""
+    model, manifest, _ = swapped(tmp_path, *RESNET)
+    folder = tmp_path / "mine"
+    export_model(model, manifest, folder, to="timm-folder", verify=False)
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    (folder / "notes").mkdir()
+    (folder / "notes" / "thesis.txt").write_text("years")
+    export_model(model, manifest, folder, to="timm-folder", verify=False, force=True)
+    after = {path.name: path.stat().st_ino for path in folder.iterdir() if path.is_file()}
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in before)
+    assert (folder / "notes" / "thesis.txt").read_text() == "years"
+
+
+def test_another_projects_folder_is_not_taken_for_an_export(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *RESNET)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no export made"):
+        export_model(model, manifest, tmp_path / "theirs", to="timm-folder", force=True)
+    assert (tmp_path / "theirs" / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("to", ["pt2", "state-dict", "timm-folder"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(to, tmp_path):
+    """Really full: the system allows the process no file above 100 kB. Two of torch's writers would end it there."""
+    *_, checkpoint = swapped(tmp_path, *RESNET)
+    before = names(tmp_path)
+    code = (
+        "import resource, sys; from poolswap.cli.app import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "sys.exit(main(['export', sys.argv[1], '--to', sys.argv[2], '--no-verify']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, checkpoint, to], capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stderr
+    assert "cannot be written" in run.stderr
+    assert "File too large" in run.stderr
+    assert "internal" not in run.stderr
+    assert names(tmp_path) == before
+
+
 def test_bench_compares_with_the_stock_model(tmp_path):
     model, manifest, _ = swapped(tmp_path, *MIXED)
     report = export_model(model, manifest, tmp_path / "m.pt2", to="pt2", verify=False, bench=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from statistics import median
-
 from pydantic import BaseModel, ConfigDict
 
 from poolswap.export.job import Arguments, Runner
+from poolswap.measure import interleave
 
 ROUNDS = 15
 
@@ -24,15 +22,9 @@ class Speed(BaseModel):
 
 def measure_speed(swapped: Runner, stock: Runner, arguments: Arguments) -> Speed:
     """Runs taken in turns, after one of each to warm up."""
-    pairs = [(_seconds(swapped, arguments), _seconds(stock, arguments)) for _ in range(ROUNDS + 1)][1:]
+    rounds = interleave({"swapped": lambda: swapped(arguments), "stock": lambda: stock(arguments)}, ROUNDS, warmup=1)
     return Speed(
-        milliseconds=1e3 * median(a for a, _ in pairs),
-        stock_milliseconds=1e3 * median(b for _, b in pairs),
-        ratio=median(a / b for a, b in pairs),
+        milliseconds=rounds.timing("swapped").median,
+        stock_milliseconds=rounds.timing("stock").median,
+        ratio=rounds.ratio("swapped", "stock").median,
     )
-
-
-def _seconds(run: Runner, arguments: Arguments) -> float:
-    start = time.perf_counter()
-    run(arguments)
-    return time.perf_counter() - start
