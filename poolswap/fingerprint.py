@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from poolswap.errors import CheckError
 from poolswap.inputs import Example, all_outputs_of, evaluating, seeded_inputs
 from poolswap.measure import relative_distance
 
@@ -20,10 +21,11 @@ _KEPT = 16
 class KeptOutput(BaseModel):
     """One output tensor: its first values, and the Euclidean norm of all of them.
 
-    `exact` is set for integers and booleans, which may not differ at all: a SHA-256 over their bytes.
+    `exact` is set for integers and booleans, which may not differ at all: a SHA-256 over their bytes. The numbers are
+    finite: a NaN would be like no other, and infinity as near to everything.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     shape: tuple[int, ...]
     first: tuple[float, ...]
@@ -37,7 +39,12 @@ class KeptOutput(BaseModel):
 
     @classmethod
     def of(cls, y: Tensor) -> KeptOutput:
-        """Of an output on the CPU."""
+        """Of an output on the CPU. Raises CheckError where it is not finite."""
+        if not y.isfinite().all():
+            raise CheckError(
+                "the model's outputs are not finite: NaN or infinity",
+                "check the weights; a training that went wrong may be repeated with a lower --lr",
+            )
         first, norm = tuple(y.flatten()[:_KEPT].tolist()), float(y.double().norm())
         return cls(shape=tuple(y.shape), first=first, norm=norm, exact=None if y.is_floating_point() else _digest([y]))
 
@@ -76,7 +83,10 @@ class Fingerprint(BaseModel):
 def fingerprint(
     model: nn.Module, input_size: Sequence[int], *, seed: int = 0, batch: int = 2, example: Example | None = None
 ) -> Fingerprint:
-    """Run the model on its device and in its dtype; its mode is put back. Raises ValueError for absurd input sizes."""
+    """Run the model on its device and in its dtype; its mode is put back.
+
+    Raises ValueError for absurd input sizes, CheckError for outputs with NaN or infinity.
+    """
     inputs = seeded_inputs(model, input_size, seed=seed, batch=batch, example=example)
     with evaluating(model):
         outputs = [_plain(output) for output in all_outputs_of(model, inputs)]

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import poolswap
-from poolswap.checkpoint import default_name, load_checkpoint, read_manifest, save_checkpoint, verify_checkpoint
-from poolswap.errors import InputError
+from poolswap.checkpoint import default_name, load_checkpoint, save_checkpoint, verify_checkpoint
+from poolswap.errors import CheckError, InputError
 from poolswap.load import load_model
-from poolswap.surgery.plan import make_plan
+from poolswap.manifest import read_manifest
+from poolswap.surgery.plan import Plan, make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
 
@@ -119,8 +120,8 @@ def test_a_changed_weight_is_noticed(saved, tmp_path):
     flipped = tmp_path / "flipped.safetensors"
     flipped.write_bytes(raw)
     found = verify_checkpoint(flipped)
-    assert not found.ok
-    assert "changed" in found.checks[0].detail
+    assert [check.name for check in found.checks if not check.ok] == ["file"]
+    assert "changed" in found.checks[1].detail
 
 
 def test_changed_outputs_are_noticed(saved, tmp_path):
@@ -128,7 +129,60 @@ def test_changed_outputs_are_noticed(saved, tmp_path):
         document["fingerprint"]["outputs"][0]["norm"] *= 1.01
 
     found = verify_checkpoint(patched(saved[1], tmp_path, change))
-    assert [check.ok for check in found.checks] == [True, True, False]
+    assert [check.name for check in found.checks if not check.ok] == ["metadata", "fingerprint"]
+
+
+def by_another_name(document):
+    document["model"]["weights"] = {"kind": "pretrained", "origin": "ResNet18_Weights.IMAGENET1K_V1"}
+
+
+def trained(document):
+    document["model"]["weights"]["trained_on"] = "ImageNet"
+
+
+def of_another_recipe(document):
+    document["recipe"] = {"epochs": 300, "top1": 81.5}
+
+
+def of_other_shapes(document):
+    document["plan"]["swaps"][0]["site"]["output_shape"] = [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("forge", [by_another_name, trained, of_another_recipe, of_other_shapes])
+def test_forged_metadata_are_noticed(saved, tmp_path, forge):
+    found = verify_checkpoint(patched(saved[1], tmp_path, forge))
+    assert [check.name for check in found.checks if not check.ok] == ["metadata"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_stored_norm_that_is_no_number_is_refused(saved, tmp_path, value):
+    """inf / inf is NaN, which is larger than no tolerance."""
+
+    def forge(document):
+        document["fingerprint"]["outputs"][0]["norm"] = value
+
+    with pytest.raises(InputError, match=r"damaged: fingerprint\.outputs\.0\.norm"):
+        verify_checkpoint(patched(saved[1], tmp_path, forge))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_model_of_outputs_that_are_no_numbers_is_not_saved(tmp_path, value):
+    model, spec = load_model("timm:test_resnet", num_classes=3, input_size=SIZE)
+    with torch.no_grad():
+        model.get_classifier().bias.fill_(value)
+    with pytest.raises(CheckError, match="not finite"):
+        save_checkpoint(model, tmp_path / "a.safetensors", spec=spec, plan=Plan())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_json_does_not_have_is_not_saved(tmp_path):
+    """As null it could not be read again."""
+    model, spec = load_model("timm:test_resnet", num_classes=3, input_size=SIZE)
+    with pytest.raises(CheckError, match=r"recipe\.losses\.1 is nan"):
+        save_checkpoint(
+            model, tmp_path / "a.safetensors", spec=spec, plan=Plan(), recipe={"losses": [1.0, float("nan")]}
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_that_is_not_the_models_is_noticed(saved, tmp_path):
@@ -237,7 +291,7 @@ def test_a_failed_save_leaves_nothing_behind(saved, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("poolswap.checkpoint.save_file", full)
+    monkeypatch.setattr("poolswap.manifest.save_file", full)
     with pytest.raises(InputError, match="No space left"):
         save_checkpoint(model, tmp_path / "new.safetensors", spec=manifest.model, plan=manifest.plan)
     assert list(tmp_path.iterdir()) == []

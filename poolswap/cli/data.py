@@ -63,8 +63,8 @@ def load_all(
     `fit_classes` gives a new model as many classes as the data has; `options` are those of `poolswap.cli.options.load`.
     """
     from poolswap.adapt import load_data
-    from poolswap.checkpoint import read_manifest
     from poolswap.load import is_checkpoint_path
+    from poolswap.manifest import read_manifest
     from poolswap.surgery.plan import Plan
 
     place: dict[str, Any] = {"root": root, "download": download}

@@ -24,12 +24,18 @@ def verify(
 
     output = Output(json=as_json, quiet=quiet)
     found = verify_checkpoint(checkpoint, tolerance=tolerance, trust_code=trust_code)
-    output.json({"path": found.path, "ok": found.ok, "checks": found.checks, "manifest": found.manifest})
+    output.json(
+        {"path": found.path, "ok": found.ok, "checks": found.checks, "digest": found.digest, "manifest": found.manifest}
+    )
     model = found.manifest.model
     output.table(
         f"{checkpoint}: {model.reference}, weights {model.weights}",
         ["check", "ok", "detail"],
         [[check.name, check.ok, check.detail] for check in found.checks],
+    )
+    output.note(
+        f"digest {found.digest}: compare it with the one that its maker published. The checks vouch for the file as it "
+        "was saved, not for who saved it"
     )
     if not found.ok:
         failed = ", ".join(f"{check.name} ({check.detail})" for check in found.checks if not check.ok)

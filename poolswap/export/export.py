@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from poolswap.checkpoint import Manifest, read_manifest
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.formats import Format, find_format
 from poolswap.export.job import Job
@@ -21,6 +20,7 @@ from poolswap.export.speed import Speed, measure_speed
 from poolswap.export.timm_folder import WEIGHTS
 from poolswap.files import check_writable, partial_folder, put
 from poolswap.inputs import evaluating, fitted, make_inputs
+from poolswap.manifest import Manifest, read_manifest
 from poolswap.surgery.swap import restore
 from poolswap.versions import versions
 

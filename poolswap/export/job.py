@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from poolswap.checkpoint import Manifest
+from poolswap.manifest import Manifest
 
 Arguments = tuple[Tensor, ...]
 Runner = Callable[[Arguments], list[Tensor]]
