@@ -6,12 +6,13 @@ locked. A writer that is killed leaves it behind, unlocked; the next write into 
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def write_text(path: Path | str, text: str, *, force: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def csv_of(rows: Iterable[Mapping[str, object]]) -> str:
+    """The rows as CSV, under the first one's names; nothing for no rows."""
+    lines = list(rows)
+    text = io.StringIO()
+    if lines:
+        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return text.getvalue()
+
+
 def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
     """Write model.state_dict() for torch.load(weights_only=True)."""
     with atomic_path(path, force=force) as temporary:
@@ -128,7 +140,7 @@ def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) 
 
 def torch_save(value: Any, path: Path) -> None:
     """torch.save that raises OSError where the disk is full; torch's own writer fails later, by an assertion."""
-    buffer = BytesIO()
+    buffer = io.BytesIO()
     torch.save(value, buffer)
     path.write_bytes(buffer.getbuffer())
 

@@ -14,13 +14,13 @@ from poolswap.inputs import Inputs
 from poolswap.load import load_model
 from poolswap.measure import Timing, interleave, peak_memory
 from poolswap.measure.passes import forward_backward
+from poolswap.ops.layout import CHANNELS_LAST
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
 
 Layout = Literal["contiguous", "channels_last"]
 Direction = Literal["forward", "training"]
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def bench_model(
     rows: list[ModelRow] = []
     for layout in layouts:
         dims = len(spec.input_size) + 1
-        form = _CHANNELS_LAST[dims] if layout == "channels_last" else torch.contiguous_format
+        form = CHANNELS_LAST[dims] if layout == "channels_last" else torch.contiguous_format
         models = {"original": original.to(memory_format=form), "swapped": swapped.to(memory_format=form)}
         for batch_size in batch_sizes:
             torch.manual_seed(0)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poolswap.bench.model import Layout
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.geometry import Geometry
-from poolswap.measure import Rounds, Timing, interleave, peak_memory
+from poolswap.measure import Timing, interleave, peak_memory
+from poolswap.ops.layout import CHANNELS_LAST
 
-Layout = Literal["contiguous", "channels_last"]
 Pass = Literal["forward", "forward+backward"]
 Pool = Callable[..., Tensor]
 
@@ -23,7 +25,6 @@ SOFT_POOL = "soft_pool"
 _SOFT = {1: soft_pool1d, 2: soft_pool2d, 3: soft_pool3d}
 _MAX: dict[int, Pool] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG: dict[int, Pool] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Case:
     @property
     def layouts(self) -> list[Layout]:
         """Those that torch has for so many dimensions."""
-        return ["contiguous", "channels_last"] if self.dims in _CHANNELS_LAST else ["contiguous"]
+        return ["contiguous", "channels_last"] if len(self.shape) in CHANNELS_LAST else ["contiguous"]
 
     def geometry(self) -> Geometry:
         """Raises ValueError for windows that torch refuses."""
@@ -100,7 +101,7 @@ def bench_operator(
             torch.manual_seed(0)
             x = torch.randn(case.shape, device=device)
             if layout == "channels_last":
-                x = x.contiguous(memory_format=_CHANNELS_LAST[case.dims])
+                x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
             contestants = _contestants(case, compiled)
             rows += _forward(case, layout, x, contestants, repeats, memory)
             rows += _backward(case, layout, x, contestants, repeats, memory)
@@ -115,10 +116,10 @@ def two_averages(x: Tensor, case: Case) -> Tensor:
     return pool(e * x, *windows) / pool(e, *windows)
 
 
-def _contestants(case: Case, compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
+def _contestants(case: Case, compiled: bool) -> dict[str, Pool]:
     soft, largest, average = _SOFT[case.dims], _MAX[case.dims], _AVG[case.dims]
     windows = (case.kernel_size, case.stride, case.padding)
-    pools: dict[str, Callable[[Tensor], Tensor]] = {
+    pools: dict[str, Pool] = {
         SOFT_POOL: lambda x: soft(x, *windows),
         f"max_pool{case.dims}d": lambda x: largest(x, *windows),
         f"avg_pool{case.dims}d": lambda x: average(x, *windows),
@@ -132,73 +133,52 @@ def _contestants(case: Case, compiled: bool) -> dict[str, Callable[[Tensor], Ten
 
 
 def _forward(
-    case: Case,
-    layout: Layout,
-    x: Tensor,
-    pools: dict[str, Callable[[Tensor], Tensor]],
-    repeats: int,
-    memory: bool,
+    case: Case, layout: Layout, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
 ) -> list[OperatorRow]:
-    buffer, device = torch.empty_like(x), x.device.type
-    calls: dict[str, Callable[[], object]] = {name: _bind(pool, x) for name, pool in pools.items()}
+    calls = {name: partial(pool, x) for name, pool in pools.items()}
+    result = torch.empty_like(x)
+    moved = x.nbytes + x.element_size() * math.prod((*case.shape[:2], *case.geometry().output_size(case.shape[2:])))
     with torch.no_grad():
-        peaks = {name: peak_memory(call, device) if memory else None for name, call in calls.items()}
-        calls |= {"exp": lambda: torch.exp(x, out=buffer), "copy": lambda: buffer.copy_(x)}
-        rounds = interleave(calls, repeats, device=device)
-    moved = x.nbytes + math.prod(_output_shape(case)) * x.element_size()
-    return _rows(case, layout, "forward", rounds, moved, peaks, 2 * x.nbytes)
+        return _rows(
+            case, layout, "forward", x, calls, {"exp": lambda: torch.exp(x, out=result)}, moved, repeats, memory
+        )
 
 
 def _backward(
-    case: Case,
-    layout: Layout,
-    x: Tensor,
-    pools: dict[str, Callable[[Tensor], Tensor]],
-    repeats: int,
-    memory: bool,
+    case: Case, layout: Layout, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
 ) -> list[OperatorRow]:
-    buffer, device = torch.empty_like(x), x.device.type
     leaf = x.detach().clone().requires_grad_()
     grad = torch.randn_like(pools[SOFT_POOL](x))
 
-    def step(pool: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-        def run() -> None:
-            leaf.grad = None
-            pool(leaf).backward(grad)
-
-        return run
-
-    calls: dict[str, Callable[[], object]] = {name: step(pool) for name, pool in pools.items()}
-    peaks: dict[str, int | None] = {}
-    for name, call in calls.items():
-        call()
+    def step(pool: Pool) -> None:
+        pool(leaf).backward(grad)
         leaf.grad = None
-        peaks[name] = peak_memory(call, device) if memory else None
-    calls["copy"] = lambda: buffer.copy_(x)
-    rounds = interleave(calls, repeats, device=device)
+
+    calls = {name: partial(step, pool) for name, pool in pools.items()}
     moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
-    return _rows(case, layout, "forward+backward", rounds, moved, peaks, 2 * x.nbytes)
-
-
-def _bind(pool: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
-    return lambda: pool(x)
-
-
-def _output_shape(case: Case) -> Sequence[int]:
-    return (*case.shape[:2], *case.geometry().output_size(case.shape[2:]))
+    return _rows(case, layout, "forward+backward", x, calls, {}, moved, repeats, memory)
 
 
 def _rows(
     case: Case,
     layout: Layout,
     direction: Pass,
-    rounds: Rounds,
+    x: Tensor,
+    pools: Mapping[str, Callable[[], object]],
+    others: Mapping[str, Callable[[], object]],
     moved: int,
-    peaks: dict[str, int | None],
-    copied: int,
+    repeats: int,
+    memory: bool,
 ) -> list[OperatorRow]:
-    speed = copied / rounds.timing("copy").median  # bytes per millisecond
+    """Time the pools, what else is a measure of the machine, and a copy, which tells how fast memory is."""
+    device, buffer = x.device.type, torch.empty_like(x)
+    peaks: dict[str, int | None] = {}
+    for name, call in pools.items():
+        call()
+        peaks[name] = peak_memory(call, device) if memory else None
+    rounds = interleave({**pools, **others, "copy": lambda: buffer.copy_(x)}, repeats, device=device)
     timings = {name: rounds.timing(name) for name in rounds.seconds}
+    speed = 2 * x.nbytes / timings["copy"].median  # bytes per millisecond
     return [
         OperatorRow(
             case=str(case),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from poolswap.bench.model import ModelRow
 from poolswap.bench.operator import SOFT_POOL, OperatorRow
 from poolswap.errors import MissingExtraError
+from poolswap.files import csv_of
 
 Rows = Sequence[OperatorRow] | Sequence[ModelRow]
 
@@ -65,12 +64,7 @@ def model_table(rows: Sequence[ModelRow]) -> list[list[object]]:
 
 def to_csv(rows: Rows) -> str:
     """One line a row, every field; times in milliseconds."""
-    text = io.StringIO()
-    lines = [_flat(row) for row in rows]
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return csv_of(_flat(row) for row in rows)
 
 
 def save_picture(rows: Rows, path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from poolswap.files import write_text
+from poolswap.files import csv_of, write_text
 from poolswap.images.compare import Comparison
 
 
@@ -41,8 +39,4 @@ def average(rows: Iterable[Score]) -> list[Score]:
 
 def write_csv(path: Path | str, rows: Iterable[Score], *, force: bool = False) -> None:
     """Write the rows under their names. Raises InputError where the file exists, unless `force`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Score))
-    writer.writerows(astuple(row) for row in rows)
-    write_text(path, text.getvalue(), force=force)
+    write_text(path, csv_of(map(asdict, rows)), force=force)

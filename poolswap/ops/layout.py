@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
     """channels_last where x is laid out so and not contiguous as well; contiguous otherwise."""
-    layout = _CHANNELS_LAST.get(x.dim())
+    layout = CHANNELS_LAST.get(x.dim())
     if layout is None or x.is_contiguous() or not x.is_contiguous(memory_format=layout):
         return torch.contiguous_format
     return layout

@@ -182,7 +182,7 @@ def is_pool_module(module: nn.Module) -> bool:
     return type(module).forward in _FORWARDS and "forward" not in vars(module)
 
 
-def windows_of(module: nn.Module) -> Geometry | None:
+def geometry_of(module: nn.Module) -> Geometry | None:
     """The windows of a stock window pool, read off its attributes; None for any other module."""
     if isinstance(module, StockPool):
         return module.call.geometry

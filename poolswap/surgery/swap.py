@@ -10,7 +10,7 @@ from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
 from poolswap.nn.head import HeadPool
 from poolswap.operators.registry import find_operator
-from poolswap.surgery.calls import is_pool_module, windows_of
+from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.surgery.mark import mark, replaced_by
@@ -121,7 +121,7 @@ def _check_site(model: nn.Module, site: PoolSite) -> None:
         return
     if not site.path:
         raise InputError("the model itself is a pooling layer", "wrap it in torch.nn.Sequential")
-    if not is_pool_module(module) or windows_of(module) != site.call.geometry:
+    if not is_pool_module(module) or geometry_of(module) != site.call.geometry:
         raise InputError(f"the plan has {site.op} pooling {site.call} at {site.path}; there is {_line(module)}", hint)
 
 

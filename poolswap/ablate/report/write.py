@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from html import escape
@@ -12,7 +11,7 @@ from poolswap.ablate.report.figures import Chart, Theme, draw, spread
 from poolswap.ablate.report.summary import Row, Summary
 from poolswap.ablate.stats import Verdict
 from poolswap.errors import MissingExtraError
-from poolswap.files import atomic_path, check_writable, write_text
+from poolswap.files import atomic_path, check_writable, csv_of, write_text
 
 _FILE = Theme(ink="#1d1f24", line="#b9bcc4", paper="#ffffff")
 # Colours that occur nowhere else in the page's pictures: each is exchanged for a CSS variable of the page.
@@ -136,12 +135,7 @@ _ADAPTED = {
 
 def table(summary: Summary) -> str:
     """The rows as CSV, with full precision."""
-    file = io.StringIO()
-    rows = [row.columns() for row in summary.rows]
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return csv_of(row.columns() for row in summary.rows)
 
 
 def markdown(summary: Summary, pictures: list[str]) -> str:
