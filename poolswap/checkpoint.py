@@ -116,7 +116,7 @@ def _rebuilt(saved: Saved, path: Path | str, *, trust_code: bool) -> tuple[nn.Mo
     try:
         _check_shapes(manifest, tensors)
         model = build(manifest.model)
-        swap_pools(model, manifest.plan)
+        swap_pools(model, manifest.plan, prove=False)
     except InputError as error:
         raise InputError(f"{path} does not fit its own model: {error.message}", error.hint) from error
     model.to(getattr(torch, manifest.dtype))
@@ -191,7 +191,7 @@ def _check_shapes(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
     shapes = None
     with suppress(RuntimeError, NotImplementedError):  # a few architectures cannot be built there
         model = build(manifest.model, "meta")
-        swap_pools(model, manifest.plan)
+        swap_pools(model, manifest.plan, prove=False)
         shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if shapes is not None and shapes != {name: tensor.shape for name, tensor in tensors.items()}:
         wrong = [

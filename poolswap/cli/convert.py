@@ -164,7 +164,7 @@ def convert(
         if path:
             check_writable(path, force=force)
     drift = measure_drift(net, given, spec.input_size, example=inputs)
-    report = swap_pools(net, given)
+    report = swap_pools(net, given, example=inputs)
     written = _recover(output, net, spec, given, finetune, target, recalibrate, recipe, force) if finetune else None
     if finetune:
         spec = spec.trained(finetune)

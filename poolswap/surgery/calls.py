@@ -87,6 +87,13 @@ class PoolingCall:
     returns_indices: bool = False
     divisor_override: int | None = None
 
+    @property
+    def picks(self) -> bool:
+        """Whether it has the windows of non-maximum suppression: the odd neighbourhood of every element."""
+        g = self.geometry
+        centred = g is not None and set(g.stride) == {1} and all(k % 2 and k > 1 for k in g.kernel_size)
+        return self.op == "max" and centred
+
     def covers(self, shape: Sequence[int]) -> bool:
         """Whether the window is the whole map of an input of this shape."""
         return self.geometry is not None and tuple(shape[-self.dims :]) == self.geometry.kernel_size
@@ -119,7 +126,7 @@ def read_call(entry: PoolingFunction, args: Sequence[Any], kwargs: Mapping[str, 
     geometry = Geometry.make(
         entry.dims,
         given["kernel_size"],
-        given.get("stride"),
+        given.get("stride") or None,  # torch takes an empty list too
         given.get("padding", 0),
         given.get("dilation", 1),
         given.get("ceil_mode", False),

@@ -4,6 +4,9 @@ The owner's class becomes a generated subclass whose forward runs the original o
 counts the owner's own calls of pooling functions and hands each lifted one to the child that stands for it. So the
 owner keeps its Python: branches, lists, dropout. isinstance, deepcopy, torch.compile and torch.export keep working.
 
+Entered by another method than forward, an owner cannot count. There a call goes to the child that forward gave the
+same place in the source, which every forward learns; where that is not one child, the call is refused.
+
 Which calls are the owner's own is decided by hooks on the modules below it: while one of them runs, every call is its
 own. The hooks hold no state; they find the modes on the thread's own stack, so copies and threads do not mix.
 """
@@ -11,9 +14,12 @@ own. The hooks hold no state; they find the modes on the thread's own stack, so 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import FrameType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from inspect import iscoroutinefunction, isgeneratorfunction
+from pathlib import Path
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -24,6 +30,9 @@ from torch.utils import checkpoint
 from poolswap.errors import InputError
 from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
 from poolswap.surgery.sites import PoolSite
+
+# Of a call in the source: file, first line of the function, instruction.
+Place = tuple[str, int, int]
 
 
 class LiftError(RuntimeError):
@@ -36,6 +45,12 @@ class _Lifting:
 
     calls: Mapping[bool, Mapping[int, str]]
     found: Mapping[str, PoolingCall | None]  # None where the whole map is pooled, whatever its size
+    places: dict[Place, set[str | None]] = field(default_factory=dict)  # whose calls forward makes there
+    modes: set[bool] = field(default_factory=set)  # those in which forward has shown its places
+
+    def knows(self, training: bool) -> bool:
+        """Whether a forward in this mode, or in one that makes the same calls, has shown its places."""
+        return training in self.modes or (bool(self.modes) and self.calls[True] == self.calls[False])
 
 
 def _lifting_of(owner: nn.Module) -> _Lifting:
@@ -85,7 +100,7 @@ def watch(model: nn.Module) -> None:
             for module in owner.modules():
                 if module is not owner and _may_pool(module) and _enter not in module._forward_pre_hooks.values():
                     module.register_forward_pre_hook(_enter)
-                    module.register_forward_hook(_leave)
+                    module.register_forward_hook(_leave, prepend=True)  # what a hook calls is the owner's own
 
 
 def unwatch(model: nn.Module) -> None:
@@ -125,6 +140,7 @@ _lifted_classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
+    @wraps(cls.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         with _OwnCalls(self):
             return cls.forward(self, *args, **kwargs)
@@ -132,8 +148,32 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
     def reduce(self: nn.Module) -> tuple[Any, ...]:
         return _rebuild, (cls,), self.__getstate__()
 
-    body = {"forward": forward, "__reduce__": reduce, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), body)
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    entries = {name: _entered(method) for name, method in _entries(cls)}
+    return type(cls.__name__, (cls,), {**entries, **names, "forward": forward, "__reduce__": reduce})
+
+
+def _entries(cls: type[nn.Module]) -> Iterator[tuple[str, FunctionType]]:
+    """The methods by which the user's own code may enter an owner, beside forward."""
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in vars(base)):
+        base = next(base for base in cls.__mro__ if name in vars(base))
+        method = vars(base)[name]
+        usual = hasattr(nn.Module, name) or base.__module__.startswith("torch.")
+        lazy = isgeneratorfunction(method) or iscoroutinefunction(method)
+        if isinstance(method, FunctionType) and not (usual or lazy or name.startswith("__")):
+            yield name, method
+
+
+def _entered(method: FunctionType) -> Callable[..., Any]:
+    @wraps(method)
+    def entered(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        own = any(isinstance(mode, _Calls) and not mode.below for mode in _get_current_function_mode_stack())
+        if own or not is_lifted(self):
+            return method(self, *args, **kwargs)
+        with _CallsFromElsewhere(self, method.__name__):
+            return method(self, *args, **kwargs)
+
+    return entered
 
 
 def _rebuild(cls: type[nn.Module]) -> nn.Module:
@@ -142,15 +182,18 @@ def _rebuild(cls: type[nn.Module]) -> nn.Module:
     return lifted.__new__(lifted)
 
 
-class _OwnCalls(TorchFunctionMode):
-    """Hands the owner's own pooling calls to its children, by their number in this forward."""
+class _Calls(TorchFunctionMode):
+    """Hands the owner's own pooling calls to its children; a subclass says which call is whose."""
 
     def __init__(self, owner: nn.Module) -> None:
         super().__init__()
         self.owner = owner
-        self.names = _lifting_of(owner).calls[owner.training]
+        self.lifting = _lifting_of(owner)
         self.below = 0  # how many modules below the owner are running
-        self.index = 0
+
+    def child_name(self) -> str | None:
+        """The child that this call goes to; None for a call that stays."""
+        raise NotImplementedError
 
     def __torch_function__(
         self,
@@ -162,8 +205,7 @@ class _OwnCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.below or func not in BY_FUNCTION:
             return func(*args, **kwargs)
-        name = self.names.get(self.index)
-        self.index += 1
+        name = self.child_name()
         if not torch.compiler.is_compiling():
             if _in_checkpoint():
                 raise LiftError(
@@ -181,15 +223,77 @@ class _OwnCalls(TorchFunctionMode):
     ) -> None:
         """Windows must be those that were found at this place; whole-map calls may depend on the input size."""
         call = read_call(BY_FUNCTION[func], args, kwargs)
-        found = _lifting_of(self.owner).found[name] if name else None
+        found = self.lifting.found[name] if name else None
         whole = call is None or call.geometry is None or call.covers(call_input(args, kwargs).shape)
         if call == found or (whole and found is None):
             return
         mode = "train" if self.owner.training else "eval"
         raise LiftError(
-            f"{type(self.owner).__name__} pools with {call or 'nothing'} in {mode} mode where {found or 'nothing'} was "
-            f"found: its calls depend on its input, so it cannot be lifted"
+            f"{type(self.owner).__name__} pools with {_said(call)} in {mode} mode where {_said(found)} was found: "
+            f"its calls depend on its input, so it cannot be lifted"
         )
+
+
+class _OwnCalls(_Calls):
+    """Of one forward: by their number in it."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__(owner)
+        self.names = self.lifting.calls[owner.training]
+        self.index = 0
+        if not torch.compiler.is_compiling():
+            self.lifting.modes.add(owner.training)
+
+    def child_name(self) -> str | None:
+        """As counted; the place is kept for `_CallsFromElsewhere`."""
+        name = self.names.get(self.index)
+        self.index += 1
+        if not torch.compiler.is_compiling():
+            self.lifting.places.setdefault(_place(), set()).add(name)
+        return name
+
+
+class _CallsFromElsewhere(_Calls):
+    """Of another method, called from outside of forward: by their places, which forward has shown."""
+
+    def __init__(self, owner: nn.Module, method: str) -> None:
+        super().__init__(owner)
+        self.method = f"{type(owner).__name__}.{method}"
+
+    def child_name(self) -> str | None:
+        """The one child whose call forward makes at this place."""
+        if torch.compiler.is_compiling():
+            raise LiftError(f"{self.method} pools, and is compiled by itself: compile the whole module instead")
+        names = self.lifting.places.get(_place())
+        if names is None and not self.lifting.knows(self.owner.training):
+            mode = "train" if self.owner.training else "eval"
+            raise LiftError(f"{self.method} pools before any forward in {mode} mode: call the module itself once")
+        if names is not None and len(names) > 1:
+            several = ", ".join(sorted(name or "a call that stays" for name in names))
+            raise LiftError(
+                f"{self.method} pools where forward makes several calls ({several}): call the module itself"
+            )
+        return next(iter(names)) if names else None
+
+
+def _place() -> Place:
+    """Where the user's code makes the call."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((_TORCH, __file__)):
+        frame = frame.f_back
+    assert frame is not None
+    return frame.f_code.co_filename, frame.f_code.co_firstlineno, frame.f_lasti
+
+
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def _said(call: PoolingCall | None) -> str:
+    if call is None:
+        return "no window"
+    indices = " with indices" if call.returns_indices else ""
+    divisor = "" if call.divisor_override is None else f" divided by {call.divisor_override}"
+    return f"{call.op}_pool{call.dims}d {call}{indices}{divisor}"
 
 
 def _in_checkpoint() -> bool:
@@ -199,7 +303,7 @@ def _in_checkpoint() -> bool:
         code = frame.f_code
         if code.co_filename == checkpoint.__file__:
             return True
-        if code.co_filename == __file__ and code.co_name == "forward":
+        if code.co_filename == __file__ and code.co_name in ("forward", "entered"):
             return False
         frame = frame.f_back
     return False
@@ -207,13 +311,13 @@ def _in_checkpoint() -> bool:
 
 def _enter(module: nn.Module, args: Any) -> None:
     for mode in _get_current_function_mode_stack():
-        if isinstance(mode, _OwnCalls):
+        if isinstance(mode, _Calls):
             mode.below += 1
 
 
 def _leave(module: nn.Module, args: Any, output: Tensor) -> None:
     for mode in _get_current_function_mode_stack():
-        if isinstance(mode, _OwnCalls):
+        if isinstance(mode, _Calls):
             mode.below -= 1
 
 

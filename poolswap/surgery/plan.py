@@ -16,7 +16,7 @@ from poolswap.operators import Operator
 from poolswap.operators.registry import find_operator, parse_operator
 from poolswap.settings import Settings
 from poolswap.surgery.calls import Op
-from poolswap.surgery.selectors import Candidates, select
+from poolswap.surgery.selectors import Candidates, left_out, select
 from poolswap.surgery.sites import PoolSite, Scope
 
 Init = Literal["identity", "published"]
@@ -41,10 +41,20 @@ class Swap(BaseModel):
     init: Init = "identity"
 
 
+class Left(BaseModel):
+    """A site that was meant by the selector and stays stock, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    reason: str
+
+
 class Plan(Settings):
     """What a swap does to a model: reproducible, in JSON or YAML.
 
-    `kept` are functional sites that stay as they are in owners that must be lifted for another site's sake.
+    `kept` are functional sites that stay as they are in owners that must be lifted for another site's sake. `left` are
+    those that were meant and cannot be replaced, or not without being named.
     """
 
     noun: ClassVar[str] = "plan"
@@ -55,6 +65,7 @@ class Plan(Settings):
     input_size: tuple[int, ...] | None = None
     swaps: tuple[Swap, ...] = ()
     kept: tuple[PoolSite, ...] = ()
+    left: tuple[Left, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -105,21 +116,29 @@ def make_plan(
         windows: list[Scope] = ["window"] if operator.window else []
         heads: list[Scope] = ["global"] if include_global or not windows else []
         candidates = Candidates.of(sites, op=op, exclude=exclude, scopes=[*windows, *heads])
-        if not candidates.sites and not operator.window:
+        if not candidates.named and not operator.window:
             raise NothingToReplaceError(f"nothing to replace: {operator.name} takes a head's global pooling alone")
-        if not candidates.sites:
+        if not candidates.named:
             raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
         return candidates
 
     chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+    left: dict[str, str] = {}
+
+    def choose(selector: str, operator: Operator, given: dict[str, Any]) -> None:
+        candidates = candidates_for(operator)
+        left.update(left_out(selector, candidates))
+        chosen.update(dict.fromkeys(select(selector, candidates), (operator.name, given)))
+
     if layers is not None:
         operator, given = parse_operator(to)
-        for path in select(str(layers), candidates_for(operator)):
-            chosen[path] = (operator.name, {**given, **operator.check(options)})
+        choose(str(layers), operator, {**given, **operator.check(options)})
     for selector, other in swaps:
-        operator, given = parse_operator(other)
-        for path in select(selector, candidates_for(operator)):
-            chosen[path] = (operator.name, given)
+        choose(selector, *parse_operator(other))
+    if not chosen:
+        raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
+    input_size = input_size or next((site.probed for site in sites), None)
+    sites = [site.model_copy(update={"probed": None}) for site in sites]
     made = [
         Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1], init=init)
         for site in sites
@@ -130,7 +149,13 @@ def make_plan(
         made = _paper_stem(made)
     owners = {swap.site.owner for swap in made if swap.site.kind == "functional"}
     kept = [s for s in sites if s.kind == "functional" and s.owner in owners and s.path not in chosen]
-    return Plan(model=model, input_size=tuple(input_size) if input_size else None, swaps=tuple(made), kept=tuple(kept))
+    return Plan(
+        model=model,
+        input_size=tuple(input_size) if input_size else None,
+        swaps=tuple(made),
+        kept=tuple(kept),
+        left=tuple(Left(path=path, reason=reason) for path, reason in left.items() if path not in chosen),
+    )
 
 
 def _check_scopes(swaps: Iterable[Swap]) -> None:
@@ -154,9 +179,10 @@ def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool)
     """(message, hint) for a model without a site of the kind that was asked for."""
     windows = [site for site in sites if site.scope == "window" and site.only != "train"]
     heads = [site for site in sites if site.scope == "global" and site.replaceable]
-    blocked = [site for site in windows if not site.replaceable]
+    blocked = [site for site in windows if site.left_out]
     if blocked and len(blocked) == len(windows):
-        return f"no pooling site can be replaced: {blocked[0].path} {blocked[0].reason}", "poolswap inspect MODEL"
+        where = blocked[0].path or "the model itself"
+        return f"no pooling site can be replaced: {where} {blocked[0].left_out}", "poolswap inspect MODEL"
     if windows:
         what = f"{op} " if op else ""
         return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="

@@ -30,8 +30,9 @@ class Candidates:
 
     sites: tuple[PoolSite, ...]
     everything: tuple[PoolSite, ...]
-    named: frozenset[str]  # paths that a number or a glob may also choose: sites that only training reaches
+    named: frozenset[str]  # paths that a number or a glob may also choose: sites that `all` leaves out
     why_not: dict[str, str]
+    left_out: dict[str, str]  # paths that `all` would take, and why it cannot or does not
 
     @classmethod
     def of(
@@ -54,8 +55,10 @@ class Candidates:
                 why_not[site.path] = reason
         usable = tuple(site for site in sites if site.path not in why_not)
         named = frozenset(site.path for site in usable)
-        counted = tuple(site for site in usable if site.only != "train")
-        return cls(counted, tuple(sites), named, why_not)
+        counted = tuple(site for site in usable if site.left_out is None)
+        wanted = (site for site in sites if _unwanted(site, op, patterns, scopes) is None)
+        left_out = {site.path: site.left_out for site in wanted if site.left_out}
+        return cls(counted, tuple(sites), named, why_not, left_out)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -70,6 +73,18 @@ def select(selector: str, candidates: Candidates) -> tuple[str, ...]:
         raise InputError(f"the selector {selector!r} has an empty part", "write for example layers='first:2,#5'")
     chosen = {path for part in parts for path in _select(part, candidates)}
     return tuple(dict.fromkeys(site.path for site in candidates.everything if site.path in chosen))
+
+
+def left_out(selector: str, candidates: Candidates) -> dict[str, str]:
+    """{path: reason} of the sites that the selector's `all` and globs speak of, but cannot choose or do not."""
+    parts = [part.strip() for part in selector.split(",")]
+    spoken = "all" in parts
+    return {
+        site.path: candidates.left_out[site.path]
+        for site in candidates.everything
+        if site.path in candidates.left_out
+        and (spoken or (not site.replaceable and any(_matches(site, part) for part in parts)))
+    }
 
 
 def _select(part: str, candidates: Candidates) -> Sequence[str]:
@@ -110,6 +125,10 @@ def _matches(site: PoolSite, pattern: str) -> bool:
 def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
     if not site.replaceable:
         return f"which cannot be replaced: it {site.reason}"
+    return _unwanted(site, op, exclude, scopes)
+
+
+def _unwanted(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
     if site.scope not in scopes:
         return "a global site: add include_global=True" if site.scope == "global" else "a window site"
     if op is not None and site.op != op:

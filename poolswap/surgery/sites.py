@@ -8,20 +8,27 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from poolswap.geometry import Geometry
 from poolswap.inputs import Example
 from poolswap.surgery.calls import Op, PoolingCall, is_pool_module, module_call
-from poolswap.surgery.probe import Event, Trace, probe
+from poolswap.surgery.probe import probe
+from poolswap.surgery.recording import Event, Trace
 
-Kind = Literal["module", "functional"]
+Kind = Literal["module", "functional", "written out"]
 Scope = Literal["window", "global"]
 
 # A whole-map average with fewer elements than this is a small window that happens to cover a small map.
 _SMALLEST_MAP = 9
 
+_ASIDE = "is compared with what it pools, as non-maximum suppression does: name it to replace it"
+
+LOOKS_FOR = (
+    "max, average and adaptive pooling of torch and timm, as modules and as calls, means and maxima of whole maps; "
+    "windows written out as view or unfold with amax or mean, and area interpolation, are listed but not replaceable"
+)
 
 _COLUMNS = (
     *("number", "path", "owner", "kind", "op", "scope", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
@@ -35,7 +42,8 @@ class PoolSite(BaseModel):
     `path` names the module, or the child that lifting gives a functional call; `owner` is the path of the module whose
     forward makes the call. Shapes are those of the probed forward, batch included. `eval_call` and `train_call` count
     the owner's own calls of pooling functions in either mode, from 0: what lifting hands to the child. `only` names the
-    mode that takes the call where the other does not.
+    mode that takes the call where the other does not. `aside` says why a site that can be replaced is left out unless
+    it is named. `probed` is the input size that showed it, which a plan takes over.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +64,13 @@ class PoolSite(BaseModel):
     eval_call: int | None = None
     train_call: int | None = None
     only: Literal["eval", "train"] | None = None
+    aside: str | None = None
+    probed: tuple[int, ...] | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def left_out(self) -> str | None:
+        """Why the site is no part of `all`: it cannot be replaced, or only if it is named."""
+        return self.reason or self.aside or ("runs only in train mode" if self.only == "train" else None)
 
     @property
     def geometry(self) -> Geometry | None:
@@ -115,7 +130,11 @@ def find_pools(
     paths = [namer.path(slot) for slot in slots]
     calls = [(event, slot, path) for slot, path in zip(slots, paths, strict=True) for event in slot.shown]
     calls.sort(key=lambda call: (not call[1].evaluated, call[0].position))
-    return [_site(number, event, slot, path, namer) for number, (event, slot, path) in enumerate(calls, start=1)]
+    confused = evaluated.confused | (trained.confused if trained else frozenset())
+    return [
+        _site(number, event, slot, path, namer, confused).model_copy(update={"probed": tuple(input_size)})
+        for number, (event, slot, path) in enumerate(calls, start=1)
+    ]
 
 
 @dataclass
@@ -132,6 +151,11 @@ class _Slot:
     def shown(self) -> list[Event]:
         """The events that become sites: one for every time that one forward makes the call."""
         return self.evaluated or self.trained[:1]
+
+    @property
+    def seen(self) -> list[Event]:
+        """All events, of both modes."""
+        return [*self.evaluated, *self.trained]
 
     @property
     def is_site(self) -> bool:
@@ -224,6 +248,8 @@ class _Namer:
             self.paths.setdefault(module, []).append(path)
 
     def kind(self, slot: _Slot) -> Kind:
+        if slot.shown[0].written_out:
+            return "written out"
         return "module" if is_pool_module(self.modules[slot.owner]) else "functional"
 
     def path(self, slot: _Slot) -> str:
@@ -240,12 +266,12 @@ class _Namer:
         return tuple(other + tail for other in self.paths[self.modules[slot.owner]] if other != slot.owner)
 
 
-def _site(number: int, event: Event, slot: _Slot, path: str, namer: _Namer) -> PoolSite:
+def _site(number: int, event: Event, slot: _Slot, path: str, namer: _Namer, confused: frozenset[str]) -> PoolSite:
     module = namer.modules[slot.owner]
     call, kind = event.call, namer.kind(slot)
     if call is not None and kind == "module":
         call = module_call(module, call)
-    reason = _obstacle(event, slot, module, kind)
+    reason = _obstacle(slot, module, kind, confused)
     return PoolSite(
         number=number,
         path=path,
@@ -263,14 +289,16 @@ def _site(number: int, event: Event, slot: _Slot, path: str, namer: _Namer) -> P
         eval_call=slot.evaluated[0].index if slot.evaluated else None,
         train_call=slot.trained[0].index if slot.trained else None,
         only=slot.only,
+        aside=_ASIDE if reason is None and any(seen.compared for seen in slot.seen) else None,
     )
 
 
-def _obstacle(event: Event, slot: _Slot, module: nn.Module, kind: Kind) -> str | None:
+def _obstacle(slot: _Slot, module: nn.Module, kind: Kind, confused: frozenset[str]) -> str | None:
     """Why the site cannot be replaced, or None."""
-    call = event.call
-    if call is None:
-        return "runs inside TorchScript below this module, where no call can be replaced"
+    obstacle = next((seen.obstacle for seen in slot.seen if seen.obstacle), None)
+    call = slot.shown[0].call
+    if obstacle is not None or call is None:
+        return obstacle
     if call.returns_indices:
         return "returns indices, which only max pooling has"
     if call.divisor_override is not None:
@@ -279,4 +307,6 @@ def _obstacle(event: Event, slot: _Slot, module: nn.Module, kind: Kind) -> str |
         return "its owner's forward is patched on the instance, so it cannot be lifted"
     if kind == "functional" and not slot.stable:
         return "its owner makes other pooling calls from one forward to the next, so it cannot be lifted"
+    if kind == "functional" and slot.owner in confused:
+        return "its owner calls a child's forward directly, whose pooling cannot be told from its own"
     return None

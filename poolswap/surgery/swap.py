@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+from collections.abc import Iterable, Sequence
+
+>>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+from torch.optim import Optimizer
 
+<<<<<<< HEAD
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
 from poolswap.nn.head import HeadPool
+=======
+from poolswap.errors import InputError, PoolswapError
+from poolswap.inputs import Example, floating_tensor
+from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
+from poolswap.nn.spp import SpatialPyramidPool
+>>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
 from poolswap.operators.registry import find_operator
 from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
-from poolswap.surgery.mark import mark, replaced_by
+from poolswap.surgery.mark import replaced_by
+from poolswap.surgery.optimizers import adopt
 from poolswap.surgery.plan import Plan, Swap
 from poolswap.surgery.probe import probe
+from poolswap.surgery.proof import prove_swap
 from poolswap.surgery.sites import PoolSite
+from poolswap.surgery.standin import come_back, stand_in
 
 
 class Swapped(BaseModel):
@@ -44,11 +60,22 @@ class SwapReport(BaseModel):
     classifiers: tuple[Swapped, ...] = ()
 
 
-def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
+def swap_pools(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    optimizers: Iterable[Optimizer] = (),
+    example: Example | None = None,
+    prove: bool = True,
+) -> SwapReport:
     """Replace the planned sites, in place. The model keeps its shapes, device, dtype, mode and requires_grad.
 
+    A replacement takes over the layer's hooks, attributes and class (see `surgery.standin`). One forward in eval mode,
+    on `example` or noise of the plan's input size, proves that every planned site runs its replacement (see
+    `surgery.proof`). New parameters join the `optimizers`, in the group of the parameters beside them.
+
     Everything is checked before anything is changed: InputError where a site of the plan is not in the model as the
-    plan describes it.
+    plan describes it. Raises CheckError where the proof fails; the model is restored.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps}
     for swap in swaps.values():
@@ -64,7 +91,18 @@ def swap_pools(model: nn.Module, plan: Plan) -> SwapReport:
     made = tuple(_replace(model, path, new) for path, new in classifiers.items())
     watch(model)
     if made and plan.input_size:
+<<<<<<< HEAD
         _check_head(model, plan)
+=======
+        _check_head(model, plan.input_size)
+    if prove and swapped:
+        try:
+            prove_swap(model, plan, example)
+        except PoolswapError:
+            restore(model)
+            raise
+    adopt(optimizers, model, [*swaps, *classifiers])
+>>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
     return SwapReport(plan=plan, swapped=swapped, lifted=tuple(lifted), classifiers=made)
 
 
@@ -72,7 +110,7 @@ def restore(model: nn.Module) -> None:
     """Undo every swap and every lift of the model, in place: the modules that were replaced come back themselves."""
     for module in list(model.modules()):
         if (old := replaced_by(module)) is not None:
-            old.train(module.training)
+            come_back(old, module)
             _put(model, module, old)
     for module in list(model.modules()):
         if is_lifted(module):
@@ -82,8 +120,7 @@ def restore(model: nn.Module) -> None:
 
 def _replace(model: nn.Module, path: str, new: nn.Module) -> Swapped:
     old = model.get_submodule(path)
-    new.train(old.training)
-    mark(new, old)
+    stand_in(new, old)
     _put(model, old, new)
     parameters = sum(p.numel() for p in new.parameters())
     return Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters)

@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from poolswap.errors import InputError, NothingToReplaceError
+from poolswap.errors import CheckError, InputError, NothingToReplaceError
 from poolswap.functional import soft_pool2d
 from poolswap.surgery.calls import BY_FUNCTION, read_call
-from poolswap.surgery.lift import LiftError
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import restore, swap_pools
@@ -163,7 +162,7 @@ class SoftCalls(TorchFunctionMode):
 
 
 def swapped(model, size=SIZE, **how):
-    swap_pools(model, make_plan(find_pools(model, size, **how)))
+    swap_pools(model, make_plan(find_pools(model, size, **how)), **how)
     return model
 
 
@@ -256,9 +255,8 @@ def test_a_closure_that_its_owner_checkpoints_is_refused(reentrant, x):
         def forward(self, x):
             return checkpoint(lambda y: F.max_pool2d(y, 2).square(), x, use_reentrant=reentrant)
 
-    model = swapped(Closure())
-    with pytest.raises(LiftError, match="checkpoint a whole module instead"):
-        model(x.requires_grad_())
+    with pytest.raises(CheckError, match="checkpoint a whole module instead"):
+        swapped(Closure())
 
 
 def test_a_branch_that_only_training_takes_is_a_site_of_its_own(x):

@@ -55,8 +55,7 @@ def test_shapes_are_the_same_at_any_input_size(net, size):
     net(x)
     before = {name: list(seen) for name, seen in shapes.items()}
     shapes.clear()
-    swap_pools(net, plan)
-    net.pool.register_forward_hook(see("pool"))
+    swap_pools(net, plan, prove=False)
     net(x)
     assert {name: seen for name, seen in shapes.items() if name in before} == before
 
