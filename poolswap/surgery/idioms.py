@@ -23,7 +23,7 @@ class Cut:
     how: str
 
 
-class Windows:
+class CutMaps:
     """Follows maps that are cut into windows through one forward."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from poolswap.inputs import Args, tensors_in
 from poolswap.nn.base import WindowPool
 from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, call_input, read_call
-from poolswap.surgery.idioms import Windows
+from poolswap.surgery.idioms import CutMaps
 from poolswap.surgery.mark import replaced_by
 
 _KERNELS = (
@@ -181,16 +181,16 @@ class Recording:
 def record(model: nn.Module, args: Args, kwargs: Mapping[str, Any]) -> Trace:
     """The trace of model(*args, **kwargs), without gradients. The model is watched itself, and left as it was."""
     recording = Recording()
-    with torch.no_grad(), _watched(model, recording), _Kernels(recording), _Calls(recording):
+    with torch.no_grad(), _watched(model, recording), _Kernels(recording), _SeenCalls(recording):
         model(*args, **kwargs)
     return recording.trace()
 
 
-class _Calls(TorchFunctionMode):
+class _SeenCalls(TorchFunctionMode):
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self.recording = recording
-        self.windows = Windows()
+        self.windows = CutMaps()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Mapping[str, Any] | None = None

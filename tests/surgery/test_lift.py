@@ -1,18 +1,22 @@
 """Lifting changes no output, in either mode, and the owner stays what it was to Python and to torch's tools."""
 
 import copy
+import inspect
 import io
 from concurrent.futures import ThreadPoolExecutor
 
 import nets
 import pytest
 import torch
+from kernels import window_kernels
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from poolswap.surgery.lift import LiftError, is_lifted, lift, unlift, unwatch
+from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 
 @pytest.fixture
@@ -166,3 +170,124 @@ def test_a_checkpointed_call_inside_the_owner_is_refused(x, reentrant):
     lift(model, find_pools(model, (3, 32, 32)))
     with pytest.raises(LiftError, match="checkpoint a whole module"):
         model(x.requires_grad_())
+
+
+class Parts(nn.Module):
+    """An owner with another way in, as feature extractors take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.inner, self.fc = nn.Conv2d(3, 8, 3, padding=1), nets.Inner(), nn.Linear(8, 5)
+
+    def features(self, x):
+        x = self.inner(F.max_pool2d(self.conv(x), 3, 2, 1))
+        return self.squeeze(F.avg_pool2d(x, 2))
+
+    def squeeze(self, x):
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+class Wrapper(nn.Module):
+    """Made after the swap; never calls the model's forward."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model.features(x)
+
+
+def soft(model, layers="all", **how):
+    swap_pools(model, make_plan(find_pools(model, (3, 32, 32)), layers), **how)
+    return model
+
+
+@pytest.mark.parametrize("enter", [lambda m: m.features, Wrapper], ids=["method", "wrapper"])
+@pytest.mark.parametrize("train", [False, True])
+def test_a_replacement_holds_for_any_way_into_its_owner(x, enter, train):
+    torch.manual_seed(0)
+    model = soft(Parts()).train(train)
+    seen = []
+    model.fc.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(x)
+    y = enter(model)(x)
+    assert torch.equal(y.mean((2, 3)), seen[0])
+    assert window_kernels(enter(model), x) == []
+
+
+def test_a_wrapper_keeps_what_was_not_chosen(x):
+    model = soft(Parts().eval(), "pool_1,inner.pool_1")
+    assert window_kernels(Wrapper(model), x) == ["avg_pool2d"]
+    assert window_kernels(Wrapper(copy.deepcopy(model)), x) == ["avg_pool2d"]
+
+
+def test_before_any_forward_it_refuses_to_guess(x):
+    model = soft(Parts().eval(), prove=False)
+    with pytest.raises(LiftError, match=r"Parts\.features pools before any forward"):
+        model.features(x)
+    model(x)
+    model.features(x)
+
+
+def test_a_place_of_several_calls_is_refused(x):
+    class Steps(nn.Module):
+        def down(self, x):
+            return F.max_pool2d(x, 2)
+
+        def forward(self, x):
+            return self.down(self.down(x))
+
+    model = soft(Steps().eval())
+    assert window_kernels(model, x) == []
+    with pytest.raises(LiftError, match=r"Steps\.down pools where forward makes several calls \(pool_1, pool_2\)"):
+        model.down(x)
+
+
+def test_methods_of_a_lifted_owner_stay_methods():
+    class Owner(nets.Inner):
+        size = property(lambda self: 3)
+
+        @staticmethod
+        def static():
+            return 1
+
+        def stages(self):
+            yield from (1, 2)
+
+    model = soft(Owner())
+    assert (model.size, model.static(), list(model.stages())) == (3, 1, [1, 2])
+
+
+def test_the_signature_of_forward_is_kept(x):
+    class Named(nn.Module):
+        def forward(self, image, scale: float = 1.0, *, flip=False):
+            return F.max_pool2d(image, 2) * scale
+
+    model = Named()
+    before = inspect.signature(model.forward)
+    assert inspect.signature(soft(model).forward) == before
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("by", ["name", "position"])
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+def test_export_with_dynamic_shapes_of_a_lifted_root(x, by, strict):
+    model = soft(Parts().eval())
+    batch = {0: torch.export.Dim("batch", min=2, max=64)}
+    shapes = {"x": batch} if by == "name" else (batch,)
+    program = torch.export.export(model, (x,), dynamic_shapes=shapes, strict=strict)
+    torch.testing.assert_close(program.module()(x[:3]), model(x[:3]))
+
+
+def test_what_was_found_and_what_ran_are_told_apart():
+    class Fickle(nn.Module):
+        def forward(self, x):
+            return F.max_pool2d(x, 2) if x.shape[-1] > 8 else F.avg_pool2d(x, 2)
+
+    model = soft(Fickle())
+    with pytest.raises(LiftError, match=r"avg_pool2d 2x2/2 in train mode where max_pool2d 2x2/2 was found"):
+        model(torch.zeros(1, 3, 8, 8))
