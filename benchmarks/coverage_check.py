@@ -25,7 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from poolswap.inputs import fitted, make_inputs
+from poolswap.errors import first_line
+from poolswap.inputs import fitted, make_inputs, tensors_in
 from poolswap.models.load import ModelSpec, Weights, _default_input_size, build, create_model
 from poolswap.surgery.lift import lift
 from poolswap.surgery.plan import make_plan
@@ -47,10 +48,12 @@ class Result:
     ran: int = 0  # window kernels
     found: int = 0  # window sites
     functional: int = 0
+    written_out: int = 0  # windows that are no pooling call, listed as not replaceable
     train_only: int = 0
     unreplaceable: list[str] = field(default_factory=list)
     left: int = 0  # window kernels after the swap of every replaceable site
     second_size: list[int] | None = None
+    trained: bool | None = None  # whether a training step ran after the swap; None where the stock model's does not
     lifted: str | None = None  # modes in which lifting alone was bit-identical
     pools: list[str] = field(default_factory=list)  # classes of pool modules
     owners: list[str] = field(default_factory=list)  # classes of the owners of functional calls
@@ -162,7 +165,9 @@ def _check(reference: str, result: Result) -> None:
         ran, shapes = run(model, inputs)
     result.input_size, result.ran = list(size), len(ran)
     sites = find_pools(model, size, example=example)
-    windows = [site for site in sites if site.scope == "window" and site.only != "train"]
+    listed = [site for site in sites if site.scope == "window" and site.only != "train"]
+    result.written_out = sum(site.kind == "written out" for site in listed)
+    windows = [site for site in listed if site.kind != "written out"]
     result.found = len(windows)
     result.functional = sum(site.kind == "functional" for site in windows)
     result.train_only = sum(site.scope == "window" and site.only == "train" for site in sites)
@@ -174,12 +179,13 @@ def _check(reference: str, result: Result) -> None:
     if [(site.op, prod(site.output_shape)) for site in windows] != ran:
         result.problem = f"{len(ran)} window kernels ran, {len(windows)} window sites were found, or others"
         return
-    if not any(site.replaceable for site in windows):
+    if all(site.left_out for site in windows):
         return
+    trains = _trains(copy.deepcopy(model), size, result.device, example)
     second = _second(model, size, result.device) if example is None else None
-    swap_pools(model, make_plan(sites))
+    swap_pools(model, make_plan(sites), example=example)
     left, after = run(model, inputs)
-    kept = sum(not site.replaceable for site in windows)
+    kept = sum(site.left_out is not None for site in windows)
     result.left = len(left)
     if len(left) != kept:
         result.problem = f"{len(left)} window kernels left where {kept} cannot be replaced"
@@ -193,6 +199,10 @@ def _check(reference: str, result: Result) -> None:
             result.problem = f"at {other} output shapes {other_shapes} became {after}"
         elif len(left) > kept:
             result.problem = f"at {other} {len(left)} window kernels left where {kept} cannot be replaced"
+    if result.problem is None and trains is None:
+        error = _trains(copy.deepcopy(model), size, result.device, example)
+        result.trained = error is None
+        result.problem = error and f"a training step ran before the swap, and not after: {error}"
     if result.problem is None and result.functional:
         restore(model)
         result.lifted = _lifted_alike(reference, model, size, sites, example)
@@ -225,6 +235,19 @@ def _second(model: nn.Module, size: Sequence[int], device: str) -> tuple[tuple[i
             return other, inputs, run(model, inputs)[1]
         except Exception:
             continue
+    return None
+
+
+def _trains(model: nn.Module, size: Sequence[int], device: str, example: Any) -> str | None:
+    """Forward, backward and an optimizer step in train mode at batch 2: what went wrong, or None."""
+    try:
+        args, kwargs = fitted(model.train(), make_inputs(model, size, 2, device=device, example=example))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        outputs = [y for y in tensors_in(model(*args, **kwargs)) if y.requires_grad]
+        torch.stack([y.float().mean() for y in outputs]).sum().backward()
+        optimizer.step()
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)[:200]}"
     return None
 
 

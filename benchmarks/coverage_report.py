@@ -25,6 +25,9 @@ Made by `python benchmarks/coverage.py` with {versions}. One row per architectur
 - **Left**: the window kernels that still ran after every replaceable site was swapped for SoftPool. The shape of every
   output must be as before, at the model's own input size and at a second one (odd where the model takes one;
   fixed-size models take none).
+- **Trains**: forward, backward and an optimizer step in train mode at batch 2, after the swap, wherever the stock model
+  takes such a step on a batch alone. On the meta device this shows that autograd accepts what follows each pool; it
+  computes no numbers.
 - **Lifted**: for models with functional calls, a real forward on the CPU in eval and in train mode, from one seed,
   before and after lifting: every output bit-identical. Models that need targets in train mode have eval mode only.
 
@@ -39,8 +42,8 @@ models unless told otherwise, and are checked as those.
 
 ## Families with window pooling
 
-| family | architectures | with window pooling | ran | found | left | functional | second size |
-|---|---:|---:|---:|---:|---:|---:|---:|
+| family | architectures | with window pooling | ran | found | left | functional | second size | trains |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
 {families}
 
 Families without: {without}.
@@ -94,6 +97,8 @@ def _totals(rows: Sequence[Row], architectures: int) -> str:
             f"{len(functional)} architectures call {calls} of them as functions; lifting "
             f"alone is bit-identical in {sum(row['lifted'] is not None for row in functional)} "
             f"({sum(row['lifted'] == 'eval train' for row in functional)} in both modes).",
+            f"A training step runs after the swap in {sum(row['trained'] is True for row in pooling)} of the "
+            f"{sum(row['trained'] is not None for row in pooling)} whose stock model takes one.",
             f"Shapes are the same at a second input size in {len(second)} of {len(pooling)}, {odd} at an odd one; the "
             f"others take one size only.",
         )
@@ -120,5 +125,8 @@ def _families(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
             continue
         sums = [sum(row[key] for row in members) for key in ("ran", "found", "left", "functional")]
         second = sum(row["second_size"] is not None for row in pooling)
-        lines.append(f"| {name} | {len(members)} | {len(pooling)} | {' | '.join(map(str, sums))} | {second} |")
+        trains = sum(row["trained"] is True for row in pooling)
+        lines.append(
+            f"| {name} | {len(members)} | {len(pooling)} | {' | '.join(map(str, sums))} | {second} | {trains} |"
+        )
     return lines, without

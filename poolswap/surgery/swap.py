@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
->>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.optim import Optimizer
 
-<<<<<<< HEAD
-from poolswap.errors import InputError
-from poolswap.inputs import floating_tensor
-from poolswap.nn.head import HeadPool
-=======
 from poolswap.errors import InputError, PoolswapError
 from poolswap.inputs import Example, floating_tensor
-from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool
-from poolswap.nn.spp import SpatialPyramidPool
->>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
+from poolswap.nn.head import HeadPool
 from poolswap.operators.registry import find_operator
 from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
@@ -91,10 +81,7 @@ def swap_pools(
     made = tuple(_replace(model, path, new) for path, new in classifiers.items())
     watch(model)
     if made and plan.input_size:
-<<<<<<< HEAD
         _check_head(model, plan)
-=======
-        _check_head(model, plan.input_size)
     if prove and swapped:
         try:
             prove_swap(model, plan, example)
@@ -102,7 +89,6 @@ def swap_pools(
             restore(model)
             raise
     adopt(optimizers, model, [*swaps, *classifiers])
->>>>>>> c4bbe4d (Surgery proves every swap by one recorded forward; replacements take over hooks, attributes and class; what is not replaced is said)
     return SwapReport(plan=plan, swapped=swapped, lifted=tuple(lifted), classifiers=made)
 
 
