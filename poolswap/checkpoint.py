@@ -18,7 +18,6 @@ from poolswap.inputs import Example, floating_tensor
 from poolswap.manifest import Manifest, Saved, digest_of, read, write
 from poolswap.models.load import ModelSpec, build
 from poolswap.models.weights import load_into
-from poolswap.operators.registry import load_operator
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import restore, swap_pools
@@ -111,8 +110,7 @@ def _rebuilt(saved: Saved, path: Path | str, *, trust_code: bool) -> tuple[nn.Mo
             f"{path} was made from {files[0]}, and loading it would run that file",
             "if you trust the file, load with trust_code=True",
         )
-    for operator in manifest.plan.operators:
-        load_operator(operator)
+    manifest.plan.run_files()
     try:
         _check_shapes(manifest, tensors)
         model = build(manifest.model)

@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from poolswap.operators.registry import OPERATORS
-
 settings.register_profile("poolswap", deadline=None, derandomize=True)  # no deadline on a shared machine
 settings.load_profile("poolswap")
 
@@ -26,12 +24,3 @@ def three_threads():
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def operators_as_they_were():
-    """A test that loads an operator of a user's file leaves the registry without it."""
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)

@@ -119,7 +119,7 @@ def convert(
     output = Output(json=as_json, quiet=quiet)
     given = Plan.read(plan) if plan else None
     if given:
-        parse_operator(to)  # runs a file of the user's own; a plan that names it does not
+        given.use(parse_operator(to)[0])  # runs a file of the user's own, which a plan that names it does not
     if given and (layers or swap or kind or exclude or include_global or init):
         raise InputError("--plan says which sites are replaced", "leave out the selectors, or leave out --plan")
     if plan_out and plan_out.suffix not in (".yaml", ".yml", ".json"):

@@ -73,6 +73,7 @@ def load_all(
     net, spec = load(model, trust_code=trust_code, **options)
     if is_checkpoint_path(model):
         plan = read_manifest(model).plan
+        plan.run_files()  # as loading it did
     else:
         plan = Plan(model=spec.reference, input_size=spec.input_size)
     images = load_data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes, **place)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from poolswap.cli.output import JsonOption, Output, QuietOption
 
 if TYPE_CHECKING:
-    from inspect import Parameter
+    from poolswap.errors import InputError
+    from poolswap.operators import Operator
+    from poolswap.operators.cost import Cost
+
+_COSTS = ["parameters", "forward", "training"]
 
 
 def operators(
@@ -19,68 +23,71 @@ def operators(
     quiet: QuietOption = False,
 ) -> None:
     """List the pooling operators: formula, options, and cost relative to max pooling on this machine."""
+    from poolswap.errors import InputError
+    from poolswap.operators import OPERATORS, Operator
     from poolswap.operators.cost import SHAPE, STEM, measure_costs
-    from poolswap.operators.registry import all_operators, load_operator
+    from poolswap.operators.registry import installed_operators, load_operator
     from poolswap.ops.backend import select
 
     output = Output(json=as_json, quiet=quiet)
-    chosen = [load_operator(text) for text in name] if name else list(all_operators().values())
-    costs = measure_costs([op for op in chosen if op.window]) if cost else {}
-    measured_on = {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": select("cpu").name}
+    chosen: dict[str, Operator | InputError] = {**OPERATORS, **installed_operators()}
+    if name:
+        chosen = {operator.name: operator for operator in map(load_operator, name)}
+    good = {key: found for key, found in chosen.items() if isinstance(found, Operator)}
+    errors = {key: found for key, found in chosen.items() if isinstance(found, InputError)}
+    costs = measure_costs(operator for operator in good.values() if operator.window) if cost else {}
+    errors |= {key: found for key, found in costs.items() if isinstance(found, InputError)}
+    measured = {key: found for key, found in costs.items() if not isinstance(found, InputError)}
+    backend = select("cpu").name
     output.json(
         {
-            "cost_of": measured_on if cost else None,
+            "cost_of": {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": backend}
+            if cost
+            else None,
             "operators": [
-                {
-                    "name": op.name,
-                    "summary": op.summary,
-                    "formula": op.formula,
-                    "paper": op.paper,
-                    "options": {key: _option(parameter) for key, parameter in op.options.items()},
-                    "random": op.random,
-                    "takes_window": op.window is not None,
-                    "takes_head": op.head is not None,
-                    "cost": costs.get(op.name),
-                }
-                for op in chosen
+                {**_described(key, good.get(key)), "cost": measured.get(key), "error": _message(errors.get(key))}
+                for key in chosen
             ],
         }
     )
-    columns = ["operator", "formula", "options", "paper"]
-    rows: list[list[object]] = [[op.name, op.formula or op.summary, _options(op.options), op.paper] for op in chosen]
     if cost:
-        columns[3:3] = ["parameters", "forward", "training"]
-        for row in rows:
-            measured = costs.get(str(row[0]))
-            times = (f"{measured.forward:.1f}x", f"{measured.training:.1f}x") if measured else ("", "")
-            row[3:3] = [measured.parameters if measured else "a new classifier", *times]
-        where = f"{STEM} on {'x'.join(map(str, SHAPE))}, CPU, soft by the {measured_on['soft_backend']} backend"
+        where = f"{STEM} on {'x'.join(map(str, SHAPE))}, CPU, soft by the {backend} backend"
         output.note(f"time as a multiple of max pooling's: {where}")
+    columns = ["operator", "replaces", "formula", "options", *_COSTS * cost, "paper"]
+    rows = [_row(key, good.get(key), errors.get(key), measured.get(key), cost) for key in chosen]
     output.table(None, columns, rows)
     output.hint("poolswap convert MODEL --to lp:p=3,learn=true")
 
 
-def _option(parameter: Parameter) -> dict[str, Any]:
-    default = None if parameter.default is parameter.empty else parameter.default
-    return {"type": _type(parameter.annotation), "default": default}
+def _described(name: str, operator: Operator | None) -> dict[str, Any]:
+    from poolswap.operators.describe import option_types, replaces
+
+    if operator is None:
+        return {"name": name}
+    return {
+        "name": name,
+        "replaces": replaces(operator),
+        "formula": operator.formula,
+        "paper": operator.paper,
+        "options": option_types(operator),
+        "draws": operator.draws,
+    }
 
 
-def _options(parameters: dict[str, Parameter]) -> str:
-    """`p=2.0, learn=False`, as they are typed after the colon; without a default, the type."""
-    return ", ".join(
-        f"{key}={_type(p.annotation) if p.default in (p.empty, None) else _typed(p.default)}"
-        for key, p in parameters.items()
+def _row(
+    name: str, operator: Operator | None, error: InputError | None, measured: Cost | None, cost: bool
+) -> list[object]:
+    from poolswap.operators.describe import replaces, usage
+
+    costs = ["", "", ""]
+    if measured:
+        costs = [str(measured.parameters), f"{measured.forward:.1f}x", f"{measured.training:.1f}x"]
+    kinds, options, paper = (
+        (", ".join(replaces(operator)), usage(operator), operator.paper) if operator else ("", "", "")
     )
+    formula = _message(error) or (operator.formula if operator else "")
+    return [name, kinds, formula, options, *costs * cost, paper]
 
 
-def _typed(default: object) -> str:
-    return "+".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
-
-
-def _type(annotation: Any) -> str:
-    """`float`, `int`, `max|avg`: what the option takes."""
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    if arguments := get_args(annotation):
-        return "|".join(_type(argument) for argument in arguments if argument is not type(None))
-    return getattr(annotation, "__name__", str(annotation))
+def _message(error: InputError | None) -> str | None:
+    return error.message if error else None

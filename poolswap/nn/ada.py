@@ -15,10 +15,13 @@ from poolswap.nn.windows import PlainPool, real_elements, window_mean, windows_o
 
 
 class EDSCWPool(PlainPool):
-    """y = sum_i softmax(DSC)_i x_i with DSC_i = 2 |x_i xbar| / (x_i^2 + xbar^2), xbar the mean of the window.
+    """y = sum_i w_i x_i, w = softmax(2 |x xbar| / (x^2 + xbar^2)).
 
-    An element that is 0 in a window with mean 0 has DSC 0.
+    xbar is the window's mean, and what the softmax is of is called DSC. An element that is 0 in a window with mean 0
+    has DSC 0.
     """
+
+    paper = "Stergiou and Poppe, 2021"
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the mean of each window under its similarity to its own mean."""
@@ -26,11 +29,13 @@ class EDSCWPool(PlainPool):
 
 
 class AdaPool(PlainPool):
-    """y = b edscw(x) + (1 - b) softpool(x) with b = sigmoid(logit).
+    """y = b edscw(x) + (1 - b) soft(x).
 
-    `logit` is a parameter of shape () that starts at b = 1/2: one for the layer, where the published code has one for
-    each position and so fixes the resolution.
+    b = sigmoid(logit); `logit` is a parameter of shape () that starts at b = 1/2: one for the layer, where the
+    published code has one for each position and so fixes the resolution.
     """
+
+    paper = "Stergiou and Poppe, 2021"
 
     def __init__(self, site: WindowSite) -> None:
         super().__init__(site)

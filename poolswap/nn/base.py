@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.fx import Proxy
@@ -14,7 +14,14 @@ from poolswap.nn.site import WindowSite
 
 
 class Pool(nn.Module):
-    """A pooling module that torch.fx traces as one call, as torch's own layers, whatever leaves the tracer knows."""
+    """A pooling module that torch.fx traces as one call, as torch's own layers, whatever leaves the tracer knows.
+
+    A class says what it is: the first line of its docstring is its formula, `paper` is whose it is, and `draws` that it
+    draws in train mode, or has an option to. Its options are the keyword-only parameters of its `__init__`.
+    """
+
+    paper: ClassVar[str] = ""
+    draws: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -40,7 +47,7 @@ class WindowPool(Pool):
     """A pooling operator over the windows of `site`.
 
     A subclass implements `forward`: x (N, C, *spatial) or (C, *spatial) -> the same with the spatial size
-    `geometry.output_size(spatial)`, in x's dtype. Its options are the keyword-only parameters of its `__init__`.
+    `geometry.output_size(spatial)`, in x's dtype.
     """
 
     geometry: Geometry

@@ -15,13 +15,15 @@ from poolswap.nn.windows import PlainPool, binomial, dense_max, low_pass
 
 
 class BlurPool(PlainPool):
-    """Max pooling with stride 1, then a fixed binomial low-pass of `taps` with the layer's stride.
+    """Max pooling with stride 1, then a binomial low-pass; the low-pass alone for average pools.
 
-    With of="avg" the low-pass alone, over the layer's own windows: binomial weights where average pooling has equal
-    ones (the same thing for windows of 2). `of` defaults to the layer that it replaces, or "max". The filter
-    is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size), which covers real elements only. Raises
-    ValueError unless `taps` is odd.
+    The low-pass has `taps` taps and the layer's stride. With of="avg" the low-pass alone, over the layer's own windows:
+    binomial weights where average pooling has equal ones (the same thing for windows of 2). `of` defaults to the layer
+    that it replaces, or "max". The filter is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size),
+    which covers real elements only. Raises ValueError unless `taps` is odd.
     """
+
+    paper = "Zhang, ICML 2019"
 
     kernel: Tensor
 

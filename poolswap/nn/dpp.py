@@ -20,13 +20,15 @@ _SMALL_LAMBDA = 1e-3
 
 
 class DPPool(PlainPool):
-    """y = sum_i w_i x_i / sum_i w_i with w_i = alpha + rho(x_i - xbar)^lambda over each window's real elements.
+    """y = sum_i w_i x_i / sum_i w_i, w_i = alpha + rho(x_i - xbar)^lambda.
 
     rho(d) = sqrt(d^2 + eps^2), or with `asymmetric` of max(d, 0), eps = 0.001; xbar is the window's mean, blurred over
     the output's neighbours with a binomial filter of 3. `log_alpha` and `log_lambda` are parameters of shape (C,),
     drawn from [0, 1) as published; a start as average pooling has lambda = 0.001, and is it to within a percent (there
     is no start as max pooling).
     """
+
+    paper = "Saeedan et al., CVPR 2018"
 
     kernel: Tensor
 

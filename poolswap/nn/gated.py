@@ -14,11 +14,13 @@ from poolswap.nn.windows import PlainPool, window_dot, window_max, window_mean
 
 
 class GatedPool(PlainPool):
-    """y = s max_i x_i + (1 - s) mean_i x_i with s = sigmoid(<omega, x>) of each window.
+    """y = s max_i x_i + (1 - s) mean_i x_i, s = sigmoid(<omega, x>).
 
     `omega` is a parameter of shape (*kernel_size), or with `per_channel` (C, *kernel_size). It starts at zero, halfway
     between max and average; without a bias no omega gives either of them alone.
     """
+
+    paper = "Lee et al., AISTATS 2016"
 
     def __init__(self, site: WindowSite, *, per_channel: bool = False) -> None:
         super().__init__(site)

@@ -17,9 +17,8 @@ from poolswap.ops.tracing import is_traced
 class HeadPool(Pool):
     """A pooling operator over the whole map of `site`, or over each cell of its grid.
 
-    A subclass implements `pool`, and owes nothing to the order of axes, to dtype or rank. Its options are the
-    keyword-only parameters of its `__init__`. One that gives each channel several values says how many in `cells`: the
-    classifier after it has to be a wider, new one.
+    A subclass implements `pool`, and owes nothing to the order of axes, to dtype or rank. One that gives each
+    channel several values says how many in `cells`: the classifier after it has to be a wider, new one.
     """
 
     cells: int = 1

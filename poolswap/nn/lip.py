@@ -18,11 +18,13 @@ _NORM_EPS = 1e-5
 
 
 class LIPool(PlainPool):
-    """y = sum_i x_i e^G_i / sum_i e^G_i with G = 12 sigmoid(InstanceNorm(conv3(x))), conv3 over all channels.
+    """y = sum_i x_i e^G_i / sum_i e^G_i, G = 12 sigmoid(norm(conv3(x))).
 
-    Parameters: `weight` (C, C, 3, ...), zero at the start, which makes it average pooling without padding; `scale` and
-    `shift` (C,) of the normalisation.
+    conv3 is over all channels, norm an InstanceNorm. Parameters: `weight` (C, C, 3, ...), zero at the start, which
+    makes it average pooling without padding; `scale` and `shift` (C,) of the normalisation.
     """
+
+    paper = "Gao et al., ICCV 2019"
 
     def __init__(self, site: WindowSite) -> None:
         super().__init__(site)

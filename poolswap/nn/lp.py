@@ -17,11 +17,13 @@ from poolswap.nn.windows import PlainPool, window_count, windows_of
 
 
 class LpPool(PlainPool):
-    """y = (mean_i |x_i|^p)^(1/p) over each window's real elements.
+    """y = (mean_i |x_i|^p)^(1/p).
 
     p = 1 is the mean of magnitudes, large p their maximum. `p` is a buffer of shape (), or with `learn` a parameter
     `raw_p` of shape () with p = 1 + softplus(raw_p). Raises ValueError for p < 1, or p <= 1 with `learn`.
     """
+
+    paper = "Gulcehre et al., ECML 2014"
 
     p: Tensor
 

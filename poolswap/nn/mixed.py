@@ -17,12 +17,15 @@ _START = {"max": 7.0, "avg": -7.0, None: 0.0}
 
 
 class MixedPool(PlainPool):
-    """y = a max_i x_i + (1 - a) mean_i x_i with a = sigmoid(logit).
+    """y = a max_i x_i + (1 - a) mean_i x_i.
 
-    `logit` is a parameter of shape (), or with `per_channel` (C,); it starts at a = 1/2, or as the stock
-    layer to within 0.0009 of the difference between max and average. With `random` there is no parameter: each forward
-    in train mode draws max or average (for every channel, with `per_channel`), and eval mode gives their mean.
+    a = sigmoid(logit); `logit` is a parameter of shape (), or with `per_channel` (C,); it starts at a = 1/2, or as the
+    stock layer to within 0.0009 of the difference between max and average. With `random` there is no parameter: each
+    forward in train mode draws max or average (for every channel, with `per_channel`), and eval mode gives their mean.
     """
+
+    paper = "Lee et al., AISTATS 2016; Yu et al., RSKT 2014"
+    draws = True
 
     def __init__(self, site: WindowSite, *, per_channel: bool = False, random: bool = False) -> None:
         super().__init__(site)

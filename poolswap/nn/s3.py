@@ -16,12 +16,16 @@ from poolswap.nn.windows import PlainPool, dense_max, window_mean
 
 
 class S3Pool(PlainPool):
-    """Max pooling with stride 1, then one row and one column kept for every `stride` of them.
+    """Max pooling with stride 1, then random rows and columns; block means in eval mode.
 
-    Train: in each cell of `grid` rows, grid / stride rows drawn without replacement, in order, the same for the whole
-    batch; columns likewise. Eval: the mean of each block of one stride. `grid` (default: the stride) is rounded up to
-    a multiple of the stride in each dimension. Draws come from torch's generator of x's device.
+    Train: one row and one column are kept for every `stride` of them. In each cell of `grid` rows, grid / stride rows
+    drawn without replacement, in order, the same for the whole batch; columns likewise. Eval: the mean of each block of
+    one stride. `grid` (default: the stride) is rounded up to a multiple of the stride in each dimension. Draws come
+    from torch's generator of x's device.
     """
+
+    paper = "Zhai et al., CVPR 2017"
+    draws = True
 
     def __init__(self, site: WindowSite, *, grid: int | None = None) -> None:
         super().__init__(site)

@@ -20,10 +20,13 @@ from poolswap.nn.site import HeadSite, WindowSite
 
 
 class SoftPool(WindowPool):
-    """y = sum_i softmax(beta x)_i x_i over each window's real elements; see `poolswap.functional.soft_pool2d`.
+    """y = sum_i softmax(beta x)_i x_i.
 
-    `beta` is a scalar: a buffer, or with `learn_beta` a parameter. 1 is the paper.
+    See `poolswap.functional.soft_pool2d`. `beta` is a scalar: a buffer, or with `learn_beta` a parameter. 1 is the
+    paper.
     """
+
+    paper = "Stergiou et al., ICCV 2021; em: Stergiou and Poppe, 2021"
 
     beta: Tensor
 

@@ -16,11 +16,14 @@ _ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adapti
 
 
 class SpatialPyramidPool(HeadPool):
-    """The maxima of a grid of each level, flattened and concatenated: a vector of one length for every map.
+    """max_i x_i of each cell of each level's grid.
 
-    `cells` values for each channel, level by level, channels outermost in each. It has no state. Raises ValueError for
-    levels that are no grid, and for a head that pools to a grid of its own.
+    Flattened and concatenated: a vector of one length for every map, `cells` values for each channel, level by level,
+    channels outermost in each. It has no state. Raises ValueError for levels that are no grid, and for a head that
+    pools to a grid of its own.
     """
+
+    paper = "He et al., TPAMI 2015"
 
     def __init__(self, site: HeadSite, *, levels: tuple[int, ...] = (1, 2, 4)) -> None:
         super().__init__(site)

@@ -12,11 +12,14 @@ from poolswap.nn.windows import PlainPool, windows_of
 
 
 class StochasticPool(PlainPool):
-    """Train: x_i drawn with p_i = relu(x_i) / sum_j relu(x_j); eval: sum_i p_i x_i.
+    """x_i with probability p_i = relu(x_i) / sum_j relu(x_j); sum_i p_i x_i in eval mode.
 
     A window with no positive element gives 0. Every element of the output draws for itself, from torch's generator of
     x's device; the gradient of a draw goes to the element drawn.
     """
+
+    paper = "Zeiler and Fergus, ICLR 2013"
+    draws = True
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> a drawn element of each window, or their weighted mean."""

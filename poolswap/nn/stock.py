@@ -10,7 +10,10 @@ from poolswap.nn.windows import PlainPool, window_max, window_mean
 
 
 class MaxPool(WindowPool):
-    """y = max_i x_i: torch.nn.MaxPoolNd, with TensorFlow's SAME padding where the geometry asks for it."""
+    """y = max_i x_i.
+
+    torch.nn.MaxPoolNd, with TensorFlow's SAME padding where the geometry asks for it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) or (C, *spatial), floating point -> each window's maximum."""
@@ -19,9 +22,10 @@ class MaxPool(WindowPool):
 
 
 class AvgPool(PlainPool):
-    """y = mean_i x_i over the real elements: torch.nn.AvgPoolNd with count_include_pad=False, also dilated or SAME.
+    """y = mean_i x_i.
 
-    torch's default counts the zeros of the padding: a stock layer with padding is equalled away from the border only.
+    torch.nn.AvgPoolNd with count_include_pad=False, also dilated or SAME. torch's default counts the zeros of the
+    padding: a stock layer with padding is equalled away from the border only.
     """
 
     def pool(self, x: Tensor) -> Tensor:

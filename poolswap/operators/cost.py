@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from poolswap.errors import InputError, first_line
 from poolswap.geometry import Geometry
 from poolswap.measure import interleave
 from poolswap.nn.site import WindowSite
@@ -40,18 +41,30 @@ def measure_costs(
     shape: Sequence[int] = SHAPE,
     rounds: int = 10,
     device: torch.device | str = "cpu",
-) -> dict[str, Cost]:
-    """The cost of each operator with its default options, by name, on noise of `shape` (N, C, *spatial)."""
+) -> dict[str, Cost | InputError]:
+    """The cost of each operator with its default options, by name, on noise of `shape` (N, C, *spatial).
+
+    One that cannot be made or run, which may be somebody else's, has its error in the place of a cost.
+    """
+    found: dict[str, Cost | InputError] = {}
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.random.fork_rng(devices=[]):
-        modules = {op.name: op.make(WindowSite(geometry, channels=shape[1])).to(device) for op in operators}
+        modules = {}
+        for operator in operators:
+            try:
+                module = operator.make(WindowSite(geometry, channels=shape[1])).to(device)
+                _training(x, module)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {first_line(error)}"
+                found[operator.name] = InputError(f"operator {operator.name!r} does not work: {problem}")
+            else:
+                modules[operator.name] = module
         contestants = {_STOCK: MaxPool(WindowSite(geometry)), **modules}
         forward = _ratios(partial(_forward, x), contestants, rounds, device)
         training = _ratios(partial(_training, x), contestants, rounds, device)
-    return {
-        name: Cost(forward[name], training[name], sum(p.numel() for p in module.parameters()))
-        for name, module in modules.items()
-    }
+    for name, module in modules.items():
+        found[name] = Cost(forward[name], training[name], sum(p.numel() for p in module.parameters()))
+    return found
 
 
 def _ratios(

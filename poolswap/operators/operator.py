@@ -23,17 +23,28 @@ class Operator:
     """One pooling operator: its name, and what makes it in the place of a window pool and of a head's.
 
     `window` takes a WindowSite, `head` a HeadSite, and both take options by name: each a module class, or a function
-    that gives a module. Without one of them the operator replaces no such site. `random` operators draw, or have an
-    option to draw, from torch's generator in train mode. `formula` is of one window x, `paper` its source.
+    that gives a module. Without one of them the operator replaces no such site. A class says the rest: the first line
+    of its docstring is its formula, `paper` and `draws` are attributes of it.
     """
 
     name: str
     window: Form | None = None
     head: Form | None = None
-    summary: str = ""
-    random: bool = False
-    formula: str = ""
-    paper: str = ""
+
+    @property
+    def formula(self) -> str:
+        """What is computed of a window (or a map) x."""
+        return (inspect.getdoc(self._class) or "").partition("\n")[0].rstrip(".") if self._class else ""
+
+    @property
+    def paper(self) -> str:
+        """Whose it is; empty where nobody says so."""
+        return getattr(self._class, "paper", "")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws, or has an option to draw, from torch's generator in train mode."""
+        return getattr(self._class, "draws", False)
 
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -76,6 +87,10 @@ class Operator:
             raise InputError(f"operator {self.name!r} at {place}: {error}") from None
         _own_a_tensor(module, place, checked)
         return module
+
+    @property
+    def _class(self) -> Form | None:
+        return self.window or self.head
 
     def _form(self, site: WindowSite | HeadSite) -> tuple[Form, WindowSite | HeadSite]:
         """What makes the module, and what it is told of the site."""

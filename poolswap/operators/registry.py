@@ -1,165 +1,41 @@
-"""The one table of pooling operators. A user's own come from an entry point or a file."""
+"""From a name to its operator: built in, from an installed package's entry point, or from a file of the user's own."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 from poolswap.models.userfile import load_object, split_reference
-from poolswap.nn.ada import AdaPool, EDSCWPool
-from poolswap.nn.blur import BlurPool
-from poolswap.nn.dpp import DPPool
-from poolswap.nn.gated import GatedPool
 from poolswap.nn.head import HeadPool
-from poolswap.nn.lip import LIPool
-from poolswap.nn.lp import LpPool
-from poolswap.nn.mixed import MixedPool
-from poolswap.nn.s3 import S3Pool
-from poolswap.nn.soft import SoftPool, soft_head
-from poolswap.nn.spp import SpatialPyramidPool
-from poolswap.nn.stochastic import StochasticPool
-from poolswap.nn.stock import AvgPool, MaxPool
+from poolswap.operators.builtin import OPERATORS
 from poolswap.operators.operator import Form, Operator
-
-__all__ = [
-    "GROUP",
-    "OPERATORS",
-    "Operator",
-    "all_operators",
-    "find_operator",
-    "load_operator",
-    "parse_operator",
-    "split_operators",
-]
 
 GROUP = "poolswap.operators"
 _FILE = re.compile(r"(?P<name>.+\.py:\w+)(:(?P<tail>.*))?")
 
-_SOFT = "sum_i w_i x_i,  w = softmax(beta x)"
-_TABLE = (
-    Operator(
-        "soft",
-        SoftPool,
-        soft_head,
-        summary="sum_i softmax(beta x)_i x_i over the window",
-        formula=_SOFT,
-        paper="Stergiou et al., ICCV 2021",
-    ),
-    Operator("max", MaxPool, summary="torch's max pooling", formula="max_i x_i"),
-    Operator("avg", AvgPool, summary="torch's average pooling, padding excluded", formula="mean_i x_i"),
-    Operator(
-        "lp",
-        LpPool,
-        summary="power average of magnitudes, p fixed or learnt",
-        formula="(mean_i |x_i|^p)^(1/p)",
-        paper="Gulcehre et al., ECML 2014",
-    ),
-    Operator(
-        "mixed",
-        MixedPool,
-        summary="learnt mixture of max and average, or a random choice",
-        random=True,
-        formula="a max_i x_i + (1 - a) mean_i x_i",
-        paper="Lee et al., AISTATS 2016; Yu et al., RSKT 2014",
-    ),
-    Operator(
-        "gated",
-        GatedPool,
-        summary="mixture of max and average that the window decides",
-        formula="s max_i x_i + (1 - s) mean_i x_i,  s = sigmoid(<omega, x>)",
-        paper="Lee et al., AISTATS 2016",
-    ),
-    Operator(
-        "stochastic",
-        StochasticPool,
-        summary="an element drawn by its activation; the weighted mean in eval mode",
-        random=True,
-        formula="x_i with probability relu(x_i) / sum_j relu(x_j)",
-        paper="Zeiler and Fergus, ICLR 2013",
-    ),
-    Operator(
-        "s3",
-        S3Pool,
-        summary="max with stride 1, then random rows and columns; block means in eval mode",
-        random=True,
-        formula="max_i x_i at rows and columns drawn from each grid cell",
-        paper="Zhai et al., CVPR 2017",
-    ),
-    Operator(
-        "dpp",
-        DPPool,
-        summary="mean weighted by the distance from the blurred mean",
-        formula="sum_i w_i x_i / sum_i w_i,  w_i = alpha + rho(x_i - xbar)^lambda",
-        paper="Saeedan et al., CVPR 2018",
-    ),
-    Operator(
-        "lip",
-        LIPool,
-        summary="mean weighted by a learnt importance",
-        formula="sum_i e^G_i x_i / sum_i e^G_i,  G = 12 sigmoid(norm(conv(x)))",
-        paper="Gao et al., ICCV 2019",
-    ),
-    Operator(
-        "em",
-        SoftPool,
-        soft_head,
-        summary="soft, by its name in AdaPool",
-        formula=_SOFT,
-        paper="Stergiou and Poppe, 2021",
-    ),
-    Operator(
-        "edscw",
-        EDSCWPool,
-        summary="mean weighted by the similarity to the window's mean",
-        formula="sum_i w_i x_i,  w = softmax(2 |x xbar| / (x^2 + xbar^2))",
-        paper="Stergiou and Poppe, 2021",
-    ),
-    Operator(
-        "ada",
-        AdaPool,
-        summary="learnt mixture of edscw and em",
-        formula="b edscw(x) + (1 - b) em(x)",
-        paper="Stergiou and Poppe, 2021",
-    ),
-    Operator(
-        "blur",
-        BlurPool,
-        summary="max with stride 1, then a binomial low-pass; the low-pass alone for average pools",
-        formula="sum_j b_j max_i x_(j+i)",
-        paper="Zhang, ICML 2019",
-    ),
-    Operator(
-        "spp",
-        head=SpatialPyramidPool,
-        summary="a head's global pooling: maxima of a pyramid of grids, with a new classifier",
-        formula="max_i x_i of each cell of each level's grid",
-        paper="He et al., TPAMI 2015",
-    ),
-)
-OPERATORS = {operator.name: operator for operator in _TABLE}
-
 
 def find_operator(name: str) -> Operator:
-    """The operator of this name: built in, from an installed package, or from a file that was already loaded.
+    """The operator of this name, built in or from an installed package.
 
-    Runs no file: a name in a plan or a checkpoint is data. Raises InputError with the closest names.
+    Runs no file: a name in a plan or a checkpoint is data. Raises InputError, with the closest names.
     """
     if name in OPERATORS:
         return OPERATORS[name]
     if split_reference(name) is not None:
         raise InputError(
             f"{name} is an operator of your own file, which has not been run",
-            f"name it yourself: to={name!r}, beside a plan too; for a checkpoint, trust_code=True",
+            f"name it yourself: to='{name}', beside a plan too; for a checkpoint, trust_code=True",
         )
     installed = _entry_points()
     if name in installed:
-        return _add(name, _loaded(installed[name]))
+        return _loaded(installed[name])
     known = [*OPERATORS, *installed]
     raise InputError(
         f"unknown pooling operator {name!r}", f"try one of: {', '.join(get_close_matches(name, known, n=3) or known)}"
@@ -167,17 +43,31 @@ def find_operator(name: str) -> Operator:
 
 
 def load_operator(name: str) -> Operator:
-    """The operator of this name; path/to/pool.py:MyPool runs that file, once. Raises InputError."""
-    if name not in OPERATORS and split_reference(name) is not None:
-        _add(name, load_object(name))
-    return find_operator(name)
+    """The operator of this name; path/to/pool.py:MyPool runs that file, unless it ran as it is. Raises InputError."""
+    split = split_reference(name)
+    if name in OPERATORS or split is None:
+        return find_operator(name)
+    path = split[0]
+    return _of_file(name, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+def installed_operators() -> dict[str, Operator | InputError]:
+    """What installed packages offer, by name: an operator, or why it is none."""
+    found: dict[str, Operator | InputError] = {}
+    for name, point in _entry_points().items():
+        try:
+            if name in OPERATORS:
+                raise InputError(f"operator {name!r} of {_package(point)} has the name of a built-in one")
+            found[name] = _loaded(point)
+        except InputError as error:
+            found[name] = error
+    return found
 
 
 def all_operators() -> dict[str, Operator]:
-    """Every operator by name: the built-in ones, then those of installed packages, then files that were loaded."""
-    for name in _entry_points():
-        find_operator(name)
-    return dict(OPERATORS)
+    """Every operator by name: the built-in ones, then those of installed packages that can be loaded."""
+    installed = {name: found for name, found in installed_operators().items() if isinstance(found, Operator)}
+    return {**OPERATORS, **installed}
 
 
 def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
@@ -219,27 +109,33 @@ def _entry_points() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def _loaded(point: EntryPoint) -> Any:
+def _loaded(point: EntryPoint) -> Operator:
     try:
-        return point.load()
-    except Exception as error:
-        package = point.dist.name if point.dist else point.value
-        raise InputError(f"operator {point.name!r} of {package} cannot be loaded: {error}") from error
+        made = point.load()
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"operator {point.name!r} of {_package(point)} cannot be loaded: {problem}") from error
+    return _as_operator(point.name, made)
 
 
-def _add(name: str, cls: Any) -> Operator:
-    """A user's object in the table: an Operator, or a module class, which takes a HeadSite if it is a HeadPool."""
-    if isinstance(cls, Operator):
-        OPERATORS[name] = replace(cls, name=name)
-    elif isinstance(cls, type) and issubclass(cls, nn.Module):
-        lines = (cls.__doc__ or "").strip().splitlines()
-        summary = lines[0] if lines else cls.__name__
-        if issubclass(cls, HeadPool):
-            OPERATORS[name] = Operator(name, head=cls, summary=summary)
-        else:
-            OPERATORS[name] = Operator(name, window=cls, summary=summary)
-    else:
-        raise InputError(
-            f"{name} is not a pooling module class", "write class MyPool(poolswap.nn.WindowPool) with a forward"
-        )
-    return OPERATORS[name]
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+@lru_cache
+def _of_file(name: str, mtime_ns: int) -> Operator:
+    """Once for every state of the file: a class that was made twice could not be pickled."""
+    return _as_operator(name, load_object(name))
+
+
+def _as_operator(name: str, made: Any) -> Operator:
+    """An Operator under the name it is found by; of a module class, for heads if it is a HeadPool, else for windows."""
+    if isinstance(made, Operator):
+        return replace(made, name=name)
+    if isinstance(made, type) and issubclass(made, HeadPool):
+        return Operator(name, head=made)
+    if isinstance(made, type) and issubclass(made, nn.Module):
+        return Operator(name, window=made)
+    raise InputError(
+        f"{name} is not a pooling module class", "write class MyPool(poolswap.nn.WindowPool) with a forward"
+    )

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
+from poolswap.models.userfile import split_reference
 from poolswap.operators import Operator
-from poolswap.operators.registry import find_operator, parse_operator
+from poolswap.operators.registry import find_operator, load_operator, parse_operator
 from poolswap.settings import Settings
 from poolswap.surgery.calls import Op
 from poolswap.surgery.selectors import Candidates, left_out, select
@@ -66,6 +67,22 @@ class Plan(Settings):
     swaps: tuple[Swap, ...] = ()
     kept: tuple[PoolSite, ...] = ()
     left: tuple[Left, ...] = ()
+
+    _used: dict[str, Operator] = PrivateAttr(default_factory=dict)
+
+    def use(self, operator: Operator) -> None:
+        """Make the sites of this name by this operator, if it is of a user's own file: no plan runs one by itself."""
+        if split_reference(operator.name) is not None:
+            self._used[operator.name] = operator
+
+    def run_files(self) -> None:
+        """Run the files of the user's own operators that the plan names: its reader trusts it."""
+        for name in self.operators:
+            self.use(load_operator(name))
+
+    def operator(self, name: str) -> Operator:
+        """The operator of this name. Raises InputError for an unknown one, and for a file that was not run."""
+        return self._used[name] if name in self._used else find_operator(name)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -122,13 +139,13 @@ def make_plan(
             raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
         return candidates
 
-    chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+    chosen: dict[str, tuple[Operator, dict[str, Any]]] = {}
     left: dict[str, str] = {}
 
     def choose(selector: str, operator: Operator, given: dict[str, Any]) -> None:
         candidates = candidates_for(operator)
         left.update(left_out(selector, candidates))
-        chosen.update(dict.fromkeys(select(selector, candidates), (operator.name, given)))
+        chosen.update(dict.fromkeys(select(selector, candidates), (operator, given)))
 
     if layers is not None:
         operator, given = parse_operator(to)
@@ -139,32 +156,33 @@ def make_plan(
         raise NothingToReplaceError(*_why_nothing(sites, op, include_global))
     input_size = input_size or next((site.probed for site in sites), None)
     sites = [site.model_copy(update={"probed": None}) for site in sites]
-    made = [
-        Swap(site=site, to=chosen[site.path][0], options=chosen[site.path][1], init=init)
-        for site in sites
-        if site.path in chosen
-    ]
-    _check_scopes(made)
+    made = []
+    for site in (site for site in sites if site.path in chosen):
+        operator, given = chosen[site.path]
+        _check_scope(site, operator)
+        made.append(Swap(site=site, to=operator.name, options=given, init=init))
     if geometry == "paper":
         made = _paper_stem(made)
     owners = {swap.site.owner for swap in made if swap.site.kind == "functional"}
     kept = [s for s in sites if s.kind == "functional" and s.owner in owners and s.path not in chosen]
-    return Plan(
+    plan = Plan(
         model=model,
         input_size=tuple(input_size) if input_size else None,
         swaps=tuple(made),
         kept=tuple(kept),
         left=tuple(Left(path=path, reason=reason) for path, reason in left.items() if path not in chosen),
     )
+    for operator, _ in chosen.values():
+        plan.use(operator)
+    return plan
 
 
-def _check_scopes(swaps: Iterable[Swap]) -> None:
-    for swap in swaps:
-        if swap.site.scope == "global" and find_operator(swap.to).head is None:
-            raise InputError(
-                f"{swap.site.path} is a global site, which operator {swap.to!r} cannot replace",
-                "leave out include_global=True, or replace it with soft",
-            )
+def _check_scope(site: PoolSite, operator: Operator) -> None:
+    if site.scope == "global" and operator.head is None:
+        raise InputError(
+            f"{site.path} is a global site, which operator {operator.name!r} cannot replace",
+            "leave out include_global=True, or replace it with soft",
+        )
 
 
 def _paper_stem(swaps: list[Swap]) -> list[Swap]:

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from poolswap.errors import InputError, PoolswapError
 from poolswap.inputs import Example, floating_tensor
 from poolswap.nn.head import HeadPool
-from poolswap.operators.registry import find_operator
 from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
@@ -70,7 +69,7 @@ def swap_pools(
     swaps = {swap.site.path: swap for swap in plan.swaps}
     for swap in swaps.values():
         _check_site(model, swap.site)
-    replacements = {path: _replacement(swap, model) for path, swap in swaps.items()}
+    replacements = {path: _replacement(swap, plan, model) for path, swap in swaps.items()}
     classifiers = dict(
         widened(model, swaps[path], new.cells)
         for path, new in replacements.items()
@@ -124,8 +123,8 @@ def _check_head(model: nn.Module, plan: Plan) -> None:
         ) from error
 
 
-def _replacement(swap: Swap, model: nn.Module) -> nn.Module:
-    new = find_operator(swap.to).make(described(swap), swap.options)
+def _replacement(swap: Swap, plan: Plan, model: nn.Module) -> nn.Module:
+    new = plan.operator(swap.to).make(described(swap), swap.options)
     like = _neighbour(model, swap.site.path)
     return new if like is None else new.to(device=like.device, dtype=like.dtype)
 

@@ -1,9 +1,13 @@
 """`poolswap operators` lists what `--to` takes."""
 
 import json
+from importlib.metadata import EntryPoint
 
+import pytest
+
+from poolswap.cli.app import main
 from poolswap.cli.operators import operators
-from poolswap.operators import OPERATORS
+from poolswap.operators import OPERATORS, registry, split_operators
 from poolswap.operators.cost import measure_costs
 
 
@@ -16,7 +20,8 @@ def test_json_has_every_operator_with_its_options(capsys):
         "learn": {"type": "bool", "default": False},
     }
     assert listed["blur"]["options"]["of"] == {"type": "max|avg", "default": None}
-    assert listed["stochastic"]["random"]
+    assert listed["stochastic"]["draws"]
+    assert listed["soft"]["replaces"] == ["windows", "heads"]
     assert listed["lp"]["cost"] is None
 
 
@@ -28,6 +33,36 @@ def test_the_table_says_what_to_type(capsys):
     assert "p=2.0, learn=false" in lines[1]
     assert "grid=int" in lines[2]
     assert "hint: poolswap convert" in captured.err
+
+
+@pytest.fixture
+def plugins(monkeypatch, tmp_path):
+    """Entry points of installed packages: one that works, and three that are broken in their own ways."""
+    (tmp_path / "raising_plugin.py").write_text("raise RuntimeError('no licence')\n")
+    failing = "from torch import nn\n\n\nclass Pool(nn.Module):\n    def __init__(self):\n        pass\n"
+    (tmp_path / "failing_plugin.py").write_text(failing)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = {"mine": "torch.nn:Identity", "raising": "raising_plugin:Pool", "failing": "failing_plugin:Pool"}
+    points = [
+        EntryPoint(name, value, registry.GROUP) for name, value in {**values, "soft": "torch.nn:Identity"}.items()
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
+
+
+def test_a_broken_plugin_is_listed_with_its_error_and_stops_nothing(plugins, capsys):
+    assert main(["operators", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["operators"]}
+    assert "has the name of a built-in one" in listed.pop("soft")["error"]
+    assert "operator 'raising'" in listed["raising"]["error"]
+    assert listed.pop("raising")["error"].endswith("cannot be loaded: RuntimeError: no licence")
+    assert "'failing' does not work: TypeError" in listed.pop("failing")["error"]
+    assert list(listed) == [name for name in (*OPERATORS, "mine") if name != "soft"]
+    assert all(entry["error"] is None for entry in listed.values())
+    assert main(["operators", "--no-cost"]) == 0
+    assert "no licence" in capsys.readouterr().out
+    assert "raising" not in split_operators("all")
+    assert main(["operators", "raising"]) == 2
+    assert main(["operators", "lp", "--no-cost"]) == 0
 
 
 def test_costs_are_multiples_of_max_pooling(capsys):

@@ -131,7 +131,7 @@ def test_draws_follow_torchs_generator_and_eval_mode_draws_nothing(name):
     assert torch.equal(draws[0], draws[1])
     varies = any(not torch.equal(draws[0], other) for other in draws)
     operator, options = parse_operator(name)
-    assert varies == (operator.random and (operator.name != "mixed" or options.get("random", False)))
+    assert varies == (operator.draws and (operator.name != "mixed" or options.get("random", False)))
     before = torch.get_rng_state()
     assert torch.equal(module.eval()(x), module(x))
     assert torch.equal(torch.get_rng_state(), before)
@@ -206,10 +206,8 @@ def test_what_follows_a_head_may_write_over_its_output(learn_beta, write):
 def test_every_operator_says_what_it_computes():
     for name, operator in OPERATORS.items():
         assert operator.name == name
-        assert operator.summary
-        assert operator.formula
+        assert 10 < len(operator.formula) < 90
         assert operator.paper or name in ("max", "avg")
-        assert len(operator.summary) < 90
 
 
 def test_windows_without_an_element_stay_finite_where_they_are_averaged():

@@ -1,5 +1,6 @@
 """A user's own operator: from a file that the user names, or from an installed package's entry point."""
 
+import os
 import re
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,8 +12,8 @@ from torch import nn
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn import HeadSite, WindowSite
-from poolswap.operators import registry
-from poolswap.operators.registry import OPERATORS, all_operators, find_operator, parse_operator
+from poolswap.operators import OPERATORS, registry
+from poolswap.operators.registry import all_operators, find_operator, parse_operator
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
@@ -61,8 +62,7 @@ GEOMETRY = Geometry.make(2, 2)
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "OPERATORS", dict(OPERATORS))
+def file(tmp_path):
     path = tmp_path / "pool.py"
     path.write_text(FILE)
     return path
@@ -71,14 +71,29 @@ def file(tmp_path, monkeypatch):
 def test_a_file_that_is_named_is_run_once(file, capsys):
     operator, options = parse_operator(f"{file}:Last:scale=3")
     assert options == {"scale": 3.0}
-    assert operator.summary == "The last element of each window."
+    assert operator.formula == "The last element of each window"
     module = operator.make(WindowSite(GEOMETRY, channels=5, stock="max"), options)
     assert module.channels == 5
     assert module(torch.ones(1, 1, 4, 4)).unique().tolist() == [3.0]
     assert list(module.state_dict()) == ["Last"]
-    assert find_operator(operator.name) is operator
-    parse_operator(f"{file}:Last")
+    assert parse_operator(f"{file}:Last")[0] is operator
     assert capsys.readouterr().out.count("the file has run") == 1
+
+
+def test_a_file_that_changed_is_run_again(file):
+    before, _ = parse_operator(f"{file}:Last")
+    file.write_text(FILE.replace("The last element", "Nothing but the last element"))
+    os.utime(file, ns=(0, 1))
+    after, _ = parse_operator(f"{file}:Last")
+    assert (before.formula, after.formula) == (
+        "The last element of each window",
+        "Nothing but the last element of each window",
+    )
+
+
+def test_the_built_in_operators_cannot_be_changed():
+    with pytest.raises(TypeError):
+        OPERATORS["soft"] = OPERATORS["max"]
 
 
 def test_a_name_in_a_plan_runs_no_file(file, capsys):
