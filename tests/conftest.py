@@ -3,6 +3,7 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts; processes that tests start inherit it
+os.environ["OMP_WAIT_POLICY"] = "passive"  # where there are more threads, one that waits does not burn its core
 
 import pytest
 import torch

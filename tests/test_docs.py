@@ -1,42 +1,218 @@
-"""What the README tells people to type works, in its order, in an empty folder."""
+"""What the documentation tells people to type: it parses, and runs in its page's order in an empty folder."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from typer.main import get_command
 
-from poolswap.cli.app import main
+from poolswap.cli.app import app, main
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", flags=re.DOTALL | re.MULTILINE)
+CONNECTORS = {"&&", "||", "|", ";"}
+COMMANDS = get_command(app).commands
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    line: int
+    language: str
+    text: str
 
 
-def commands():
-    lines = (line for block in blocks("bash") for line in block.splitlines())
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("poolswap ")]
+class Typed(NamedTuple):
+    """One command line of a block, and what the page says that it prints."""
+
+    where: str
+    line: str
+    printed: str = ""
 
 
-def test_every_command_of_the_readme_works(tmp_path, monkeypatch, capsys):
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(text.count("\n", 0, match.start()) + 1, match[2], match[3].replace("\n" + match[1], "\n"))
+        for match in FENCE.finditer(text)
+    ]
+
+
+def typed(page: Path) -> Iterator[Typed]:
+    """The command lines of a page: those of its bash blocks, and those after a `$` of its console blocks."""
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        if block.language == "console":
+            for command in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                line, _, printed = command.partition("\n")
+                yield Typed(where, line, printed)
+        elif block.language == "bash":
+            lines = block.text.replace("\\\n", " ").splitlines()
+            yield from (Typed(where, line) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def words(line: str) -> Iterator[list[str]]:
+    """The simple commands of a line, without what it sets for them and where their output goes."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    command: list[str] = []
+    for word in (*lexer, ";"):
+        if word not in CONNECTORS:
+            command.append(word)
+        elif command:
+            if ">" in command:
+                del command[command.index(">") :]
+            while re.match(r"\w+=", command[0]):
+                del command[0]
+            yield command
+            command = []
+
+
+PAGES_TYPED = {page.name: list(typed(page)) for page in PAGES}
+LINES = [line for lines in PAGES_TYPED.values() for line in lines]
+
+
+def parse_poolswap(command: str, *arguments: str) -> None:
+    """As the program parses it, short of running it; `evn` is the page's example of an unknown command."""
+    if command not in ("evn", "--version", "--help"):
+        COMMANDS[command].make_context(command, list(arguments))
+
+
+def parse_pip(install: str, *arguments: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"\w+", " ".join(re.findall(r"\[(.*?)\]", " ".join(arguments))))
+    assert (install, set(named) - set(extras)) == ("install", set())
+
+
+def parse_python(*arguments: str) -> None:
+    if arguments[0] != "-m":
+        exists(arguments[0])
+    elif arguments[1] == "pytest":
+        parse_pytest(*arguments[2:])
+    else:
+        assert arguments[1] in ("venv", "json.tool", "poolswap")
+
+
+def parse_pytest(*arguments: str) -> None:
+    for argument in arguments:
+        file, _, test = argument.partition("::")
+        if file.startswith("tests"):
+            assert f"def {test}" in exists(file) if test else exists(file) is not None
+
+
+def exists(path: str) -> str:
+    file = ROOT / path
+    assert file.exists(), path
+    return file.read_text() if file.is_file() else ""
+
+
+def parse_words(*command: str) -> None:
+    PARSERS[command[0]](*command[1:])
+
+
+PARSERS = {
+    "poolswap": parse_poolswap,
+    "pip": parse_pip,
+    "python": parse_python,
+    "pytest": parse_pytest,
+    "benchmarks/check_kernel.sh": lambda *_: exists("benchmarks/check_kernel.sh"),
+    ".ci/run": lambda *_: exists(".ci/run"),
+    "mkdocs": lambda *_: exists("mkdocs.yml"),
+    "ruff": lambda *_: None,
+    "mypy": lambda *_: None,
+    "export": lambda *_: None,
+    ".": lambda *_: None,
+    "sbatch": lambda _array, _wrap, line: [parse_words(*command) for command in words(line)],
+    "compute-sanitizer": lambda *arguments: parse_words(*arguments[arguments.index("python") :]),
+}
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"{line.where} {line.line[:40]}")
+def test_every_command_of_the_documentation_parses(line: Typed) -> None:
+    for command in words(line.line):
+        parse_words(*command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """A block without a language could hide commands from these tests."""
+    assert {block.language for block in blocks(page)} <= {"bash", "console", "python", "yaml", "text"}
+
+
+# Why a command is not run here, by what is in it.
+NOT_HERE = {
+    r"^pip |^python -m venv": "installs",
+    r"\bpytest\b|^ruff|^mypy|^mkdocs|^\.ci/run|^export ": "is the check itself",
+    r"compute-sanitizer|-m gpu": "needs a GPU",
+    r"--pretrained|photos/": "needs weights from the network and somebody's photographs",
+    r"^poolswap report run --check": "is of the run before, which needs the network",
+    r"sbatch|--engine ray": "needs a cluster",
+    r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
+}
+LONG = {"ablate.md", "adapt.md", "benchmarks.md", "export.md", "images.md", "operators.md"}
+SHORTER = {  # on the README, which is part of the default run
+    "ablate": ["--seeds", "1"],
+    "bench": ["--repeats", "2", "--no-compile"],
+    "finetune": ["--epochs", "1"],
+}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow if p.name in LONG else (), id=p.name) for p in PAGES if any(typed(p))],
+)
+def test_the_commands_of_a_page_run_in_its_order(page, tmp_path, monkeypatch, capsys, subtests):
     monkeypatch.chdir(tmp_path)
-    assert len(commands()) == 17
-    for arguments in commands():
-        if arguments[0] == "convert" and "--dry-run" not in arguments:
-            arguments.append("--force")
-        if arguments[0] == "bench":
-            arguments += ["--repeats", "2", "--no-compile"]
-        assert main(arguments) == 0, arguments
-    assert (tmp_path / "resnet50d-softpool.safetensors").is_file()
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    (tmp_path / "photo.jpg").symlink_to(ROOT / "docs/images-chelsea.png")
+    for block in blocks(page):
+        if block.language == "python" and (name := re.match(r"# (\w+\.py)\n", block.text)):
+            (tmp_path / name[1]).write_text(block.text)
+    for where, line, printed in PAGES_TYPED[page.name]:
+        with subtests.test(where, line=line):
+            for pattern, reason in NOT_HERE.items():
+                if re.search(pattern, line):
+                    pytest.skip(reason)
+            capsys.readouterr()
+            code, output = run(line, capsys, SHORTER if page.name == "README.md" else {})
+            assert code == (2 if "error:" in printed else 0), output
+            if printed:
+                assert masked(output) == masked(printed)
 
 
-def test_the_python_of_the_readme_works(tmp_path, monkeypatch):
+def run(line, capsys, shorter):
+    """(exit code, what it printed): in this process, or by a shell where the line needs one."""
+    (command, *more) = words(line)
+    if more or ">" in line.split("#")[0]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(["bash", "-ec", line], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+    code = main([*command[1:], *shorter.get(command[1], [])])
+    captured = capsys.readouterr()
+    return code, captured.err + captured.out
+
+
+def masked(text):
+    """The words in any order of the two streams, whatever numbers the machine gave."""
+    return sorted(re.sub(r"\d+\.\d+", "N", re.sub(r"\s+", " ", line)).strip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(b.language == "python" for b in blocks(p))], ids=lambda p: p.name
+)
+def test_the_python_of_a_page_works(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})
+    for block in blocks(page):
+        if block.language == "python":
+            exec(compile(block.text, f"{page.name}:{block.line}", "exec"), {"__name__": page.stem})
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name)
