@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from poolswap.errors import CheckError, InputError, PoolswapError
+from poolswap.example import KeptExample
 from poolswap.files import check_writable
 from poolswap.fingerprint import fingerprint
 from poolswap.inputs import Example, floating_tensor
@@ -80,10 +81,12 @@ def save_checkpoint(
         raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
     check_writable(path, force=force)
     tensors = _separate(model.state_dict())
+    kept = KeptExample.of(example) if example is not None else None
     manifest = Manifest(
         model=spec,
         plan=plan,
-        fingerprint=fingerprint(model, spec.input_size, example=example),
+        fingerprint=fingerprint(model, spec.input_size, example=kept.make(seed=0) if kept else None),
+        example=kept,
         dtype=_dtype(model),
         sha256=digest_of(tensors),
         versions=versions(),
@@ -151,9 +154,9 @@ def _check_tensors(model: nn.Module, manifest: Manifest) -> Check:
 
 
 def _check_outputs(model: nn.Module, manifest: Manifest, tolerance: float) -> Check:
-    stored = manifest.fingerprint
+    stored, size = manifest.fingerprint, manifest.model.input_size
     try:
-        seen = fingerprint(model, manifest.model.input_size, seed=stored.seed, batch=stored.batch)
+        seen = fingerprint(model, size, seed=stored.seed, batch=stored.batch, example=manifest.inputs)
     except CheckError as error:
         return Check(name="fingerprint", ok=False, detail=error.message)
     distance = seen.distance(stored)
@@ -168,7 +171,7 @@ def _check_outputs(model: nn.Module, manifest: Manifest, tolerance: float) -> Ch
 def _check_plan(stock: nn.Module, manifest: Manifest) -> Check:
     spec = manifest.model
     try:
-        sites = {site.path: site for site in find_pools(stock, spec.input_size)}
+        sites = {site.path: site for site in find_pools(stock, spec.input_size, example=manifest.inputs)}
     except PoolswapError as error:
         return Check(name="plan", ok=False, detail=error.message)
     wrong = [

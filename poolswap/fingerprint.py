@@ -93,7 +93,7 @@ def fingerprint(
     return Fingerprint(
         seed=seed,
         batch=batch,
-        input_sha256=_digest(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)),
+        input_sha256=_digest(_plain(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)),
         outputs=tuple(map(KeptOutput.of, outputs)),
         sha256=_digest(outputs),
     )

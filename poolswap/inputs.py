@@ -39,10 +39,19 @@ def make_inputs(
         if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform):
             return ([torch.rand(*input_size, device=device) for _ in range(batch)],), {}
         return (torch.randn(batch, *input_size, device=device),), {}
-    moved = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, example)
-    if isinstance(moved, Mapping):
-        return (), dict(moved)
+    moved = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, _plain(example))
+    if isinstance(moved, dict):
+        return (), moved
     return ((moved,) if isinstance(moved, Tensor) else tuple(moved)), {}
+
+
+def _plain(value: Any) -> Any:
+    """Mappings of any class, as tokenizers and image processors give them, become the dicts that torch looks into."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value
 
 
 def seeded_inputs(

@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from poolswap.errors import CheckError, InputError
+from poolswap.example import KeptExample
 from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint
-from poolswap.inputs import LARGEST_INPUT
+from poolswap.inputs import LARGEST_INPUT, Example
 from poolswap.models.load import ModelSpec
 from poolswap.models.userfile import split_reference
 from poolswap.surgery.plan import Plan
@@ -33,7 +34,8 @@ _LARGEST_HEADER = 64 * 2**20
 class Manifest(BaseModel):
     """What a checkpoint's metadata says.
 
-    `sha256` is over the tensors, in the order of their names; `recipe` is what training did to the weights afterwards.
+    `sha256` is over the tensors, in the order of their names; `recipe` is what training did to the weights afterwards;
+    `example`, what forward takes where that is not one batch of `model.input_size`.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -46,6 +48,12 @@ class Manifest(BaseModel):
     sha256: str
     versions: dict[str, str] = Field(default_factory=dict)
     recipe: dict[str, Any] | None = None
+    example: KeptExample | None = None
+
+    @property
+    def inputs(self) -> Example | None:
+        """The example, its noise always the same. Raises InputError where its bytes are no tensor."""
+        return self.example.make(seed=0) if self.example else None
 
     @property
     def user_files(self) -> list[str]:

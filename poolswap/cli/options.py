@@ -25,7 +25,8 @@ ModelArgument = Annotated[
 NumClassesOption = Annotated[int | None, typer.Option("--num-classes", min=1, help="Classes of the classifier.")]
 InChansOption = Annotated[int | None, typer.Option("--in-chans", min=1, help="Channels of the input.")]
 InputSizeOption = Annotated[
-    str | None, typer.Option("--input-size", metavar="C,H,W", help="Input size, or C,T,H,W. Default: the model's own.")
+    str | None,
+    typer.Option("--input-size", metavar="C,H,W", help="Input size, or C,L or C,T,H,W. Default: the model's own."),
 ]
 ModelArgOption = Annotated[
     list[str] | None,

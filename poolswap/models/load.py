@@ -145,10 +145,12 @@ def parse_model_args(items: Sequence[str], name: str = "model_args") -> dict[str
 
 
 def parse_input_size(text: str) -> tuple[int, ...]:
-    """ "3,224,224" or "3,16,112,112" -> a tuple of three or four positive ints. Raises InputError."""
+    """ "3,224,224", "1,4000" or "3,16,112,112" -> a tuple of two to four positive ints. Raises InputError."""
     parts = text.split(",")
-    if len(parts) not in (3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
-        raise InputError(f"input_size={text!r} is not C,H,W or C,T,H,W", "write for example input_size=(3, 224, 224)")
+    if len(parts) not in (2, 3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
+        raise InputError(
+            f"input_size={text!r} is not C,H,W, C,L or C,T,H,W", "write for example input_size=(3, 224, 224)"
+        )
     return tuple(int(part) for part in parts)
 
 

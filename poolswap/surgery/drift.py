@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from poolswap.errors import InputError
-from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs
+from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs, tensors_in
 from poolswap.measure import relative_distance
 from poolswap.surgery.lift import lift
 from poolswap.surgery.mark import replaced_modules
@@ -85,14 +86,14 @@ def _seeing(
 ) -> Iterator[None]:
     """Keeps what goes into and comes out of the modules at `paths`; cloned, for in-place activations may follow."""
 
-    def keep(path: str) -> Callable[[nn.Module, Args, Tensor], None]:
-        def hook(module: nn.Module, args: Args, output: Tensor) -> None:
-            inputs.setdefault(path, []).append(args[0].clone())
+    def keep(path: str) -> Callable[[nn.Module, Args, dict[str, Any], Tensor], None]:
+        def hook(module: nn.Module, args: Args, kwargs: dict[str, Any], output: Tensor) -> None:
+            inputs.setdefault(path, []).append(next(tensors_in([*args, *kwargs.values()])).clone())
             outputs.setdefault(path, []).append(output.clone())
 
         return hook
 
-    handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    handles = [model.get_submodule(path).register_forward_hook(keep(path), with_kwargs=True) for path in paths]
     try:
         yield
     finally:
