@@ -98,7 +98,7 @@ class Geometry:
 
         Window o of a dimension starts at element o * stride - leading padding. The output size is torch's:
         floor((n + padding - extent) / stride) + 1, or with ceil_mode the ceiling, less a last window that would
-        start in the trailing padding. Raises ValueError where no window fits.
+        start in the trailing padding. Raises ValueError where no window fits, and for an empty map, as torch does.
         """
         placed = [
             self._place_same(n, e, s) if self.same else (p, p)
@@ -111,7 +111,8 @@ class Geometry:
             if self.ceil_mode and s + after > e and (out - 1) * s >= n + before:  # the first is a fact of the layer
                 out -= 1
             sizes.append(out)
-        if any(size < 1 for size in sizes if not hasattr(size, "dtype")):  # sizes that TorchScript traces are tensors
+        known = (size for size in (*input_size, *sizes) if not hasattr(size, "dtype"))  # TorchScript's are tensors
+        if any(size < 1 for size in known):
             raise ValueError(f"no window fits: input size {tuple(input_size)} with {self} gives {tuple(sizes)}")
         return tuple(before for before, _ in placed), tuple(sizes)
 

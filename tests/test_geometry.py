@@ -16,7 +16,7 @@ from poolswap.geometry import Geometry
 
 
 @given(
-    n=st.integers(1, 40),
+    n=st.integers(0, 40),
     kernel=st.integers(1, 7),
     stride=st.integers(1, 6),
     padding=st.integers(0, 3),
@@ -26,7 +26,7 @@ from poolswap.geometry import Geometry
 def test_output_size_is_that_of_max_pool(n, kernel, stride, padding, dilation, ceil_mode):
     assume(2 * padding <= kernel)
     arguments = (kernel, stride, padding, dilation, ceil_mode)
-    x = torch.empty(1, 1, n, device="meta")
+    x = torch.empty(1, 1, n)
     try:
         expected = F.max_pool2d(x.unsqueeze(-2), (1, kernel), (1, stride), (0, padding), (1, dilation), ceil_mode)
     except RuntimeError:

@@ -69,11 +69,10 @@ def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
 
 def window_mean(x: Tensor, geometry: Geometry) -> Tensor:
     """The mean of each window's real elements: torch's average pooling with count_include_pad=False where it can."""
-    # torch's 3d average refuses a window that is larger than the map and fits by ceil_mode alone.
-    fits = geometry.dims < 3 or not geometry.ceil_mode
+    # torch's 3d average refuses a window that is larger than the map, and fits by padding or ceil_mode alone.
+    fits = geometry.dims < 3 or not (geometry.ceil_mode or max(geometry.padding) > 0)
     if not fits and not is_traced():
-        axes = zip(x.shape[2:], geometry.kernel_size, geometry.padding, strict=True)
-        fits = all(k <= n + 2 * p for n, k, p in axes)
+        fits = all(k <= n for n, k in zip(x.shape[2:], geometry.kernel_size, strict=True))
     if fits and not geometry.same and max(geometry.dilation) == 1:
         pool, windows = _AVG[geometry.dims], (geometry.kernel_size, geometry.stride, geometry.padding)
         return pool(x, *windows, ceil_mode=geometry.ceil_mode, count_include_pad=False)

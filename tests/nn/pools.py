@@ -39,7 +39,8 @@ def geometries(draw: Any, dims: int) -> tuple[Geometry, tuple[int, ...]]:
         kernel, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 2))
         padding = 0 if same else draw(st.integers(0, kernel // 2))
         extent = dilation * (kernel - 1) + 1
-        size = draw(st.integers(max(extent, 1), extent + 5))
+        # Dilated over padding, a smaller map can leave a window without an element.
+        size = draw(st.integers(extent if dilation > 1 else max(1, kernel - 2 * padding), extent + 5))
         axes.append((kernel, draw(st.integers(1, 4)), padding, dilation, size))
     kernel, stride, padding, dilation, size = zip(*axes, strict=True)
     return Geometry.make(dims, kernel, stride, padding, dilation, draw(st.booleans()) and not same, same), size

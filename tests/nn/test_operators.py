@@ -43,6 +43,16 @@ def test_the_shape_is_that_of_max_pooling_in_every_geometry(name, data):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_a_map_smaller_than_its_window_fits_by_its_padding(name):
+    geometry = Geometry.make(3, 3, 2, 1)
+    x = torch.randn(1, 3, 2, 4, 4, requires_grad=True)
+    y = make(name, geometry)(x)
+    assert y.shape == stock("max", geometry)(x).shape
+    y.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("same", [False, True])
 def test_padding_never_enters_a_window(name, same):
     """A window of one value pools to that value at the border as inside; a zero or a -inf from padding would show."""
@@ -70,6 +80,20 @@ def test_the_gradient_of_a_draw_is_exact(name):
         return module(x)
 
     assert torch.autograd.gradcheck(pool, (x,))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("after", [lambda y: y.relu_(), lambda y: y.add_(1)])
+def test_what_follows_may_write_over_the_output(name, after):
+    """As nn.ReLU(inplace=True) does behind a stock layer: nothing that the gradient needs lies in the output."""
+    module, grads = stirred(make(name)), []
+    for copied in (False, True):
+        x = distinct(2, 3, 6, 7, dtype=torch.float32).requires_grad_()
+        torch.manual_seed(1)
+        y = module(x)
+        after(y.clone() if copied else y).square().sum().backward()
+        grads.append(x.grad)
+    assert torch.equal(*grads)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
