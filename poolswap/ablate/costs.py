@@ -1,53 +1,129 @@
-"""What a swap costs: time and memory of a batch, the two models measured in turns."""
+"""What a swap costs: time and memory of real images, swapped, control and control again measured in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
-from typing import NamedTuple
+from statistics import median
 
 import torch
-from torch import nn
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
 
-from poolswap.inputs import Inputs, evaluating, fitted, floating_tensor, seeded_inputs
-from poolswap.measure import interleave, peak_tensor_bytes
-from poolswap.measure.passes import forward_backward
+from poolswap.inputs import Inputs, fitted
+from poolswap.measure import Ratio, interleave, peak_tensor_bytes
+from poolswap.measure.passes import Direction, forward_backward
 
+PASSES = ("forward", "forward_one", "training", "training_one")
 _ROUNDS = 30
-_SECONDS = 3.0
+_SECONDS = 1.0
 
 
-class Costs(NamedTuple):
-    """Seconds of one forward in eval mode, and the most bytes that a forward and backward held at once."""
+class PassCost(BaseModel):
+    """One pass of the swapped model and of the control: `forward` in eval mode, `training` with the backward pass.
 
-    latency: float
+    `ratio` is the swapped model's time over the control's, `noise` the control's over its own, measured in the same
+    rounds. Bytes are the most that the pass's tensors held at once.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    direction: Direction
+    batch: int
+    milliseconds: float
+    ratio: Ratio
+    noise: Ratio
     memory: int
+    control_memory: int
 
 
-def compare_costs(
-    stock: nn.Module, swapped: nn.Module, input_size: Sequence[int], *, batch: int
-) -> tuple[Costs, Costs]:
-    """(stock's, swapped's) costs on the same seeded batch, on the models' device; the shortest round counts."""
-    inputs = fitted(stock, seeded_inputs(stock, input_size, seed=0, batch=batch))
-    like = floating_tensor(stock)
-    device = torch.device("cpu") if like is None else like.device
-    models = {"stock": stock, "swapped": swapped}
-    with evaluating(stock), evaluating(swapped):
-        with torch.inference_mode():
-            calls = {name: partial(_forward, model, inputs) for name, model in models.items()}
-            rounds = interleave(calls, _ROUNDS, warmup=1, device=device, limit=_SECONDS)
-        memory = {name: _memory(model, inputs, device) for name, model in models.items()}
-    first, second = (Costs(1e-3 * rounds.timing(name).fastest, memory[name]) for name in models)
-    return first, second
+class PooledCost(BaseModel):
+    """One architecture's cost of a pass, over all trials that measured it: an adaptation changes no time.
+
+    `ratio` is the median of the trials', `low` and `high` are the ends of their quartiles. A ratio closer to 1 than
+    `noise` is none: so far was the control from itself.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    milliseconds: float
+    ratio: float
+    low: float
+    high: float
+    noise: float
+    mebibytes: float
+    memory_ratio: float | None
+
+    @classmethod
+    def of(cls, costs: Sequence[PassCost]) -> PooledCost:
+        """The costs of one pass in one or more trials."""
+        return cls(
+            milliseconds=median(cost.milliseconds for cost in costs),
+            ratio=median(cost.ratio.median for cost in costs),
+            low=min(cost.ratio.low for cost in costs),
+            high=max(cost.ratio.high for cost in costs),
+            noise=max(abs(end - 1) for cost in costs for end in (cost.noise.low, cost.noise.high)),
+            mebibytes=costs[0].memory / 2**20,
+            memory_ratio=costs[0].memory / costs[0].control_memory if costs[0].control_memory else None,
+        )
+
+
+def pool(each: Iterable[Sequence[PassCost]]) -> dict[str, PooledCost]:
+    """The costs of one architecture's trials, by pass: `forward` and `training`, and with `_one` those of one image."""
+    found: dict[str, list[PassCost]] = {}
+    for costs in each:
+        largest = max((cost.batch for cost in costs), default=0)
+        for cost in costs:
+            found.setdefault(cost.direction + ("_one" if cost.batch < largest else ""), []).append(cost)
+    return {name: PooledCost.of(costs) for name, costs in found.items()}
+
+
+def compare_costs(stock: nn.Module, swapped: nn.Module, images: Tensor) -> tuple[PassCost, ...]:
+    """The costs of one image and of the batch `images`, in both directions, on the models' device.
+
+    The models and torch's generator stay as they are. A training pass of one image is left out where the model cannot
+    take it, as behind a BatchNorm of one value a channel.
+    """
+    models = {"swapped": deepcopy(swapped), "stock": deepcopy(stock)}
+    args, _ = fitted(stock, ((images,), {}))
+    device = args[0].device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return tuple(_costs(models, args[0], device))
+
+
+def _costs(models: dict[str, nn.Module], images: Tensor, device: torch.device) -> Iterator[PassCost]:
+    for direction, run in _RUNS.items():
+        for batch in dict.fromkeys((1, len(images))):
+            inputs: Inputs = ((images[:batch],), {})
+            calls = {name: partial(run, model.train(direction == "training"), inputs) for name, model in models.items()}
+            try:
+                calls["stock"]()
+            except ValueError:
+                if batch > 1 or direction == "forward":
+                    raise
+                continue
+            rounds = interleave({**calls, "again": calls["stock"]}, _ROUNDS, warmup=1, device=device, limit=_SECONDS)
+            memory = {name: peak_tensor_bytes(call, device) for name, call in calls.items()}
+            yield PassCost(
+                direction=direction,
+                batch=batch,
+                milliseconds=rounds.timing("swapped").median,
+                ratio=rounds.ratio("swapped", "stock"),
+                noise=rounds.ratio("again", "stock"),
+                memory=memory["swapped"],
+                control_memory=memory["stock"],
+            )
 
 
 def _forward(model: nn.Module, inputs: Inputs) -> None:
-    args, kwargs = inputs
-    model(*args, **kwargs)
+    with torch.inference_mode():
+        model(*inputs[0])
 
 
-def _memory(model: nn.Module, inputs: Inputs, device: torch.device) -> int:
-    """Beyond what the model itself takes, gradients of the weights included."""
-    peak = peak_tensor_bytes(partial(forward_backward, model, inputs), device)
+def _training(model: nn.Module, inputs: Inputs) -> None:
+    forward_backward(model, inputs)
     model.zero_grad(set_to_none=True)
-    return peak
+
+
+_RUNS: dict[Direction, Callable[[nn.Module, Inputs], None]] = {"forward": _forward, "training": _training}

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from poolswap.ablate.costs import PassCost
 from poolswap.ablate.grid import Grid, Trial
 from poolswap.ablate.study import Study
 from poolswap.errors import InputError
@@ -44,8 +45,7 @@ class SiteMove(BaseModel):
 class Result(BaseModel):
     """What one trial measured. Accuracies are in percent; `correct` has one bit an image, in hexadecimal.
 
-    `latency` and `memory` are of one batch (forward; forward and backward), in seconds and bytes, `control_` those of
-    the unmodified model measured in turns with it. `drift` is the outputs' before any adaptation.
+    `costs` are against the unmodified model, measured in turns with it; `drift` is the outputs' before any adaptation.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,10 +56,7 @@ class Result(BaseModel):
     shift_consistency: float | None
     images: int
     correct: str
-    latency: float
-    control_latency: float
-    memory: int
-    control_memory: int
+    costs: tuple[PassCost, ...]
     parameters: int
     drift: float | None
     sites: tuple[SiteMove, ...]

@@ -41,10 +41,10 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
     stock = deepcopy(model)
     swap_pools(model, plan)
-    control_costs, costs = compare_costs(stock, model, spec.input_size, batch=trial.batch_size)
+    _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
+    costs = compare_costs(stock, model, next(iter(images))[0])
     del stock
     _adapt(trial, model, data, plan, spec, folder)
-    _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
     correct: list[bool] = []
     measured = evaluate(model, images, shift=_SHIFT, answers=lambda right: correct.extend(right.tolist()))
     return Result(
@@ -54,10 +54,7 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
         shift_consistency=measured.shift_consistency,
         images=measured.images,
         correct=pack(correct),
-        latency=costs.latency,
-        control_latency=control_costs.latency,
-        memory=costs.memory,
-        control_memory=control_costs.memory,
+        costs=costs,
         parameters=sum(p.numel() for p in model.parameters()),
         drift=drift.output if drift else None,
         sites=tuple(SiteMove(path=site.path, local=site.local) for site in drift.sites) if drift else (),

@@ -13,14 +13,13 @@ from torch import nn
 from poolswap.inputs import Inputs
 from poolswap.load import load_model
 from poolswap.measure import Timing, interleave, peak_memory
-from poolswap.measure.passes import forward_backward
+from poolswap.measure.passes import Direction, forward_backward
 from poolswap.ops.layout import CHANNELS_LAST
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
 
 Layout = Literal["contiguous", "channels_last"]
-Direction = Literal["forward", "training"]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def report(
     from poolswap.ablate.check import parse_check
     from poolswap.ablate.report import summarise, write_report
     from poolswap.ablate.report.figures import spread
-    from poolswap.ablate.report.write import headlines, interval
+    from poolswap.ablate.report.write import headlines, interval, memory_of, time_of
     from poolswap.ablate.runs import RunFolder
     from poolswap.errors import CheckError
 
@@ -37,7 +37,7 @@ def report(
     output.json({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
     output.table(
         f"{summary.study.model} on {summary.study.data}: {summary.finished} of {summary.trials} trials",
-        ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", "time", "memory"],
+        ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", "forward", "training", "memory"],
         [
             [
                 row.name,
@@ -46,8 +46,9 @@ def report(
                 spread(row),
                 interval(row),
                 row.verdict,
-                row.latency_ratio,
-                row.memory_ratio,
+                time_of(row, "forward"),
+                time_of(row, "training"),
+                memory_of(row),
             ]
             for row in summary.rows
         ],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from poolswap.inputs import Inputs
+
+Direction = Literal["forward", "training"]
 
 
 def forward_backward(model: nn.Module, inputs: Inputs) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ablation_runs import IMAGES
 
 from poolswap.ablate.report import summarise, write_report
-from poolswap.ablate.report.write import headlines, page
+from poolswap.ablate.report.write import headlines, page, time_of
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 
@@ -29,14 +29,34 @@ def test_rows_are_means_over_seeds_and_differences_seed_by_seed(make_run):
     assert row.top1_low < row.top1_delta < row.top1_high
     assert row.loss_delta == pytest.approx(0.4)
     assert row.shift_delta == pytest.approx(2)
-    assert row.latency_ratio == pytest.approx(1.2)
-    assert row.memory_ratio == pytest.approx(2)
+
+
+def test_an_architecture_has_one_cost_whatever_its_adaptation(make_run):
+    summary = summarise([make_run()[0]])
+    rows = [row for row in summary.rows if row.layers == 2]
+    assert len({row.adapt for row in rows}) == len(rows) > 1
+    assert all(row.costs == rows[0].costs for row in rows)
+    cost = rows[0].costs["forward"]
+    assert (cost.ratio, cost.low, cost.high) == pytest.approx((1.21, 1.15, 1.29))  # seeds 0, 0, 1, 2
+    assert cost.noise == pytest.approx(0.01)
+    assert cost.memory_ratio == 2
+    assert set(rows[0].costs) == {"forward", "forward_one", "training", "training_one"}
+
+
+def test_a_time_says_its_range_and_whether_it_is_noise(make_run):
+    summary = summarise([make_run()[0]])
+    row = row_of(summary, 2, "finetune")
+    assert time_of(row, "forward") == "1.21x [1.15, 1.29]"
+    control = row_of(summary, 0, "none")
+    still = control.costs["forward"].model_copy(update={"ratio": 1.005})
+    assert time_of(control.model_copy(update={"costs": {"forward": still}}), "forward").endswith(", within noise")
+    assert time_of(control.model_copy(update={"costs": {}}), "forward") == ""
 
 
 def test_the_control_has_no_difference_to_itself(make_run):
     row = row_of(summarise([make_run()[0]]), 0, "finetune")
     assert row.name == "control"
-    assert (row.top1_delta, row.verdict, row.latency_ratio) == (None, None, None)
+    assert (row.top1_delta, row.verdict) == (None, None)
 
 
 def test_failed_and_missing_trials_are_counted_and_not_averaged(make_run):

@@ -106,10 +106,15 @@ def test_a_trial_measures_what_the_report_shows():
     for result in (control, soft):
         bits = bin(int("1" + result.correct, 16))[3:][: result.images]
         assert result.top1 == pytest.approx(100 * bits.count("1") / result.images)
-        assert result.latency > 0
+        assert [(cost.direction, cost.batch) for cost in result.costs][1:] == [
+            ("forward", result.costs[1].batch),
+            ("training", 1),
+            ("training", result.costs[1].batch),
+        ]
+        assert all(cost.milliseconds > 0 for cost in result.costs)
         assert 0 <= result.shift_consistency <= 100
-    assert control.memory == control.control_memory == soft.control_memory
-    assert soft.memory >= soft.control_memory
+    for own, other in zip(control.costs, soft.costs, strict=True):
+        assert own.memory == own.control_memory == other.control_memory
     assert control.parameters == soft.parameters
     assert control.drift is None
     assert soft.drift > 0

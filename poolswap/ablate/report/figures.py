@@ -97,7 +97,7 @@ def _line(picture: Chart, axes: Any, rows: Sequence[Row], shift: float, label: s
 
 
 def _latency(summary: Summary, theme: Theme) -> Chart | None:
-    rows = [row for row in summary.rows if row.top1 is not None and row.latency_ratio is not None]
+    rows = [row for row in summary.rows if row.top1 is not None and not row.is_control and "forward" in row.costs]
     if not rows:
         return None
     picture, axes = _plot("latency", "Top-1 against latency", "time of a forward, control = 1", "top-1 (%)")
@@ -106,12 +106,14 @@ def _latency(summary: Summary, theme: Theme) -> Chart | None:
     for n, key in enumerate(series):
         colour, marker = _SERIES[n % len(_SERIES)], _MARKERS[n % len(_MARKERS)]
         for row in (row for row in rows if (row.to, row.adapt) == key):
-            text = f"{row.name}, {row.adapt}: {spread(row)}, {row.latency_ratio:.2f} times the control's time"
-            axes.errorbar([row.latency_ratio], [row.top1], yerr=[row.top1_std or 0], color=colour, linewidth=1)
-            axes.plot([row.latency_ratio], [row.top1], marker, color=colour, markersize=8, gid=picture.tip(text))
+            cost = row.costs["forward"]
+            text = f"{row.name}, {row.adapt}: {spread(row)}, {cost.ratio:.2f} times the control's time"
+            ends = [[max(cost.ratio - cost.low, 0)], [max(cost.high - cost.ratio, 0)]]
+            axes.errorbar([cost.ratio], [row.top1], xerr=ends, yerr=[row.top1_std or 0], color=colour, linewidth=1)
+            axes.plot([cost.ratio], [row.top1], marker, color=colour, markersize=8, gid=picture.tip(text))
             axes.annotate(
                 str(row.to) if crowded else "" if row.order == "single" else str(row.layers),
-                (row.latency_ratio or 0, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9,
+                (cost.ratio, row.top1 or 0), xytext=(7, 4), textcoords="offset points", fontsize=9,
                 rotation=60 if crowded else 0,
             )  # fmt: skip
         axes.plot([], [], marker, color=colour, label=f"{key[0]}, {key[1]}")

@@ -9,20 +9,23 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from poolswap.ablate.costs import PASSES, PooledCost, pool
 from poolswap.ablate.grid import Cell, Grid, Layer
 from poolswap.ablate.runs import Result, RunFolder
 from poolswap.ablate.stats import Verdict, mean_std, paired_interval, verdict
 from poolswap.ablate.study import Adapt, Study
 from poolswap.errors import InputError
 
+_Architecture = tuple[str | None, tuple[str, ...]]
 _Variant = tuple[int, str | None, str | None, Adapt, tuple[str, ...]]
 
 
 class Row(BaseModel):
     """One variant, or a control (`layers` 0). Accuracies in percent, differences in percentage points.
 
-    `_delta` and `_ratio` are against the control, seed by seed; `top1_low` and `top1_high` the 95% interval of
-    `top1_delta`. `seeds` counts the trials that ended well, `failed` and `missing` the others.
+    `_delta` is against the control, seed by seed; `top1_low` and `top1_high` the 95% interval of `top1_delta`.
+    `seeds` counts the trials that ended well, `failed` and `missing` the others. `costs` are of the architecture, by
+    pass (`poolswap.ablate.costs.pool`): the same for every adaptation.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,10 +49,7 @@ class Row(BaseModel):
     loss_delta: float | None = None
     shift_consistency: float | None = None
     shift_delta: float | None = None
-    latency_ms: float | None = None
-    latency_ratio: float | None = None
-    memory_mib: float | None = None
-    memory_ratio: float | None = None
+    costs: dict[str, PooledCost] = {}
     parameters: int | None = None
     drift: float | None = None
     each_top1: tuple[float, ...] = ()
@@ -69,8 +69,13 @@ class Row(BaseModel):
 
     def columns(self) -> dict[str, object]:
         """The row as flat columns, for CSV and for checks."""
-        document = self.model_dump(mode="json", exclude={"each_top1"})
-        return {**document, "paths": " ".join(self.paths)}
+        document = self.model_dump(mode="json", exclude={"each_top1", "costs"})
+        costs = {
+            f"{name}_{field}": getattr(self.costs.get(name), field, None)
+            for name in PASSES
+            for field in PooledCost.model_fields
+        }
+        return {**document, "paths": " ".join(self.paths), **costs}
 
 
 class Strip(BaseModel):
@@ -168,10 +173,26 @@ def _rows(grid: Grid, results: Mapping[str, Result], failed: set[str]) -> list[R
         for (layers, _, _, adapt, _), cells in variants.items()
         if layers == 0
     }
-    return [_row(cells, controls[cells[0].adapt], results, failed) for cells in variants.values()]
+    costs = _costs(grid, results)
+    return [_row(cells, controls[cells[0].adapt], results, failed, costs) for cells in variants.values()]
 
 
-def _row(cells: list[Cell], control: Mapping[int, Result], results: Mapping[str, Result], failed: set[str]) -> Row:
+def _costs(grid: Grid, results: Mapping[str, Result]) -> dict[_Architecture, dict[str, PooledCost]]:
+    """What each architecture costs: its trials differ in adaptation and seed, which change no time."""
+    keys: dict[_Architecture, set[str]] = {}
+    for cell in grid.cells:
+        if cell.key in results:
+            keys.setdefault((cell.to, cell.paths), set()).add(cell.key)
+    return {which: pool(results[key].costs for key in sorted(mine)) for which, mine in keys.items()}
+
+
+def _row(
+    cells: list[Cell],
+    control: Mapping[int, Result],
+    results: Mapping[str, Result],
+    failed: set[str],
+    costs: Mapping[_Architecture, dict[str, PooledCost]],
+) -> Row:
     cell = cells[0]
     mine = {c.seed: results[c.key] for c in cells if c.key in results}
     fields: dict[str, Any] = {
@@ -191,21 +212,13 @@ def _row(cells: list[Cell], control: Mapping[int, Result], results: Mapping[str,
     top1, std = mean_std(each)
     fields |= {"top1": top1, "top1_std": std, "each_top1": each, "parameters": own[0].parameters}
     fields |= {name: _mean([getattr(result, name) for result in own]) for name in _MEANS}
-    fields |= {"latency_ms": _mean([1e3 * r.latency for r in own]), "memory_mib": own[0].memory / 2**20}
+    fields["costs"] = costs[cell.to, cell.paths]
     if cell.layers:
-        fields |= _costs(own) | _against([(mine[seed], control[seed]) for seed in mine if seed in control], cell.adapt)
+        fields |= _against([(mine[seed], control[seed]) for seed in mine if seed in control], cell.adapt)
     return Row(**fields)
 
 
 _MEANS = ("top5", "loss", "shift_consistency", "drift")
-
-
-def _costs(own: list[Result]) -> dict[str, Any]:
-    """Ratios to the control that was measured in turns with each trial, not to another trial's."""
-    return {
-        "latency_ratio": _mean([result.latency / result.control_latency for result in own]),
-        "memory_ratio": own[0].memory / own[0].control_memory if own[0].control_memory else None,
-    }
 
 
 def _against(pairs: list[tuple[Result, Result]], adapt: Adapt) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def page(summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(signs=_SIGNS, spread=spread)
+    environment.globals.update(signs=_SIGNS, spread=spread, time_of=time_of, memory_of=memory_of)
     pictures = [(picture.name, picture.title, inline(picture)) for picture in draw(summary, _PAGE)]
     return environment.get_template("page.html").render(
         summary=summary,
@@ -145,13 +145,14 @@ def markdown(summary: Summary, pictures: list[str]) -> str:
     lines += ["", f"{summary.finished} of {summary.trials} trials finished. {caveat(summary)}", ""]
     lines += [
         "| variant | adapted | seeds | top-1 (%) | to control [95%] | verdict | loss | shift consistency (%) "
-        "| time | memory | drift |",
-        "|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|",
+        "| forward | training | memory | drift |",
+        "|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
     for row in summary.rows:
         cells = [row.name, row.adapt, str(row.seeds), spread(row), interval(row), row.verdict or ""]
         cells += [number(row.loss, ".3f"), number(row.shift_consistency, ".1f")]
-        cells += [number(row.latency_ratio, ".2f", "x"), number(row.memory_ratio, ".2f", "x"), number(row.drift, ".3f")]
+        cells += [time_of(row, "forward"), time_of(row, "training"), number(memory_of(row), ".2f", "x")]
+        cells.append(number(row.drift, ".3f"))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", *(f"![{name}](report-{name}.png)\n" for name in pictures)]
     if summary.problems:
@@ -164,6 +165,21 @@ def interval(row: Row) -> str:
     if row.top1_delta is None:
         return ""
     return f"{row.top1_delta:+.2f} [{row.top1_low:+.2f}, {row.top1_high:+.2f}]"
+
+
+def time_of(row: Row, name: str) -> str:
+    """Time to the control's with its range, and whether that is more than the control's own noise."""
+    cost = row.costs.get(name)
+    if cost is None:
+        return ""
+    noise = "" if abs(cost.ratio - 1) > cost.noise else ", within noise"
+    return f"{cost.ratio:.2f}x [{cost.low:.2f}, {cost.high:.2f}]{noise}"
+
+
+def memory_of(row: Row) -> float | None:
+    """Memory of a training pass to the control's."""
+    cost = row.costs.get("training")
+    return cost.memory_ratio if cost else None
 
 
 def number(value: float | None, form: str, unit: str = "") -> str:
