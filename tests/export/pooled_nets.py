@@ -5,6 +5,21 @@ from timm.layers import create_pool2d
 from torch import Tensor, nn
 
 
+class Stem(nn.Module):
+    """The pools of a residual network and little else: one over windows, one over the whole map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(8, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.global_pool(self.maxpool(self.norm(self.first(x)).relu())).flatten(1))
+
+
 class SameNet(nn.Module):
     """SAME max and average pooling at sizes where they pad unevenly."""
 

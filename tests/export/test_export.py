@@ -16,6 +16,7 @@ from poolswap.inputs import outputs_of
 from poolswap.operators import OPERATORS
 
 MIXED = (f"{NETS}:Mixed", (3, 33, 37))
+STEM = (f"{HERE / 'pooled_nets.py'}:Stem", (3, 64, 64))
 SAME = (f"{HERE / 'pooled_nets.py'}:SameNet", (3, 37, 41))
 VIDEO = (f"{HERE / 'pooled_nets.py'}:Video", (3, 5, 17, 19))
 PARADE = f"{HERE / 'pooled_nets.py'}:Parade"
@@ -57,7 +58,7 @@ def test_functional_same_and_3d_pools(reference, size, to, tmp_path):
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
-    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
+    model, manifest, checkpoint = swapped(tmp_path, *STEM)
     report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
     assert "37 longer" in [p.input for p in report.parity][3]
     assert report.difference < 1e-5
@@ -133,7 +134,7 @@ def test_the_file_runs_in_a_process_without_poolswap(to, tmp_path):
 
 
 def test_the_onnx_file_is_standard_and_carries_its_manifest(tmp_path):
-    model, manifest, _ = swapped(tmp_path, *RESNET)
+    model, manifest, _ = swapped(tmp_path, *STEM)
     export_model(model, manifest, tmp_path / "m.onnx", opset=18, verify=False)
     made = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(made, full_check=True)
@@ -141,22 +142,22 @@ def test_the_onnx_file_is_standard_and_carries_its_manifest(tmp_path):
     assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # the batch size is free
     assert type(manifest).model_validate_json({p.key: p.value for p in made.metadata_props}["poolswap"]) == manifest
     inferred = onnx.shape_inference.infer_shapes(made, strict_mode=True)
-    assert inferred.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 1000
+    assert inferred.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 7
 
 
 def test_fused_keeps_the_operator(tmp_path):
-    model, manifest, _ = swapped(tmp_path, *RESNET)
+    model, manifest, _ = swapped(tmp_path, *STEM)
     export_model(model, manifest, tmp_path / "m.pt2", to="pt2", fused=True)
     targets = {str(node.target) for node in torch.export.load(tmp_path / "m.pt2").graph.nodes}
     assert "poolswap.soft_pool.default" in targets
 
 
 def test_a_file_beyond_tolerance_is_not_left_behind(tmp_path, monkeypatch):
-    model, manifest, _ = swapped(tmp_path, *MIXED)
+    model, manifest, _ = swapped(tmp_path, *STEM)
     before = names(tmp_path)
     with pytest.raises(CheckError, match="differs by"):
         export_model(model, manifest, tmp_path / "m.onnx", tolerance=0.0)
-    monkeypatch.setattr(parity, "outputs_of", lambda *_: [torch.ones(2, 5)])
+    monkeypatch.setattr(parity, "outputs_of", lambda *_: [torch.ones(2, 7)])
     with pytest.raises(CheckError, match="differs by inf"):
         export_model(model, manifest, tmp_path / "m.pt2", to="pt2")
     assert names(tmp_path) == before
@@ -256,7 +257,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(to, tmp_path):
 
 
 def test_bench_compares_with_the_stock_model(tmp_path):
-    model, manifest, _ = swapped(tmp_path, *MIXED)
+    model, manifest, _ = swapped(tmp_path, *STEM)
     report = export_model(model, manifest, tmp_path / "m.pt2", to="pt2", verify=False, bench=True)
     assert report.speed is not None
     assert report.speed.ratio > 0
