@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pools import STEM, by_windows, distinct, geometries, stock
+from oracle import by_windows
+from pools import STEM, distinct, geometries, stock
 from torch import Tensor, nn
 
 from poolswap.errors import InputError

@@ -1,7 +1,5 @@
-"""What the tests of the operators share: windows to draw, and windows by their definition."""
+"""What the tests of the operators share: modules by what `--to` says, windows and inputs to draw, the stock layers."""
 
-from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import torch
@@ -44,22 +42,6 @@ def geometries(draw: Any, dims: int) -> tuple[Geometry, tuple[int, ...]]:
         axes.append((kernel, draw(st.integers(1, 4)), padding, dilation, size))
     kernel, stride, padding, dilation, size = zip(*axes, strict=True)
     return Geometry.make(dims, kernel, stride, padding, dilation, draw(st.booleans()) and not same, same), size
-
-
-def by_windows(x: Tensor, geometry: Geometry, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """function of each window's real elements, a vector, by loops: (N, C, *spatial) -> (N, C, *output)."""
-    spatial = x.shape[2:]
-    padding, sizes = geometry.place(spatial)
-    y = torch.empty(*x.shape[:2], *sizes, dtype=x.dtype)
-    axes = list(zip(geometry.kernel_size, geometry.stride, padding, geometry.dilation, spatial, strict=True))
-    for n, c in product(range(x.shape[0]), range(x.shape[1])):
-        for out in product(*map(range, sizes)):
-            places = [
-                [p for i in range(k) if 0 <= (p := o * s - before + i * d) < size]
-                for o, (k, s, before, d, size) in zip(out, axes, strict=True)
-            ]
-            y[n, c][out] = function(torch.stack([x[n, c][index] for index in product(*places)]))
-    return y
 
 
 def stock(op: str, geometry: Geometry) -> nn.Module:
