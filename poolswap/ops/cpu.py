@@ -23,6 +23,7 @@ from poolswap.ops.windows import Windows
 
 _LIBRARY = "_soft_pool_cpu.so"
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_WORTH_SHARING = 2**15  # elements: what a thread pools in about the time that it takes to wake another
 _ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
 
 
@@ -34,6 +35,7 @@ class Description(NamedTuple):
     layout: torch.memory_format  # in which the kernel sees its tensors
     result: torch.memory_format  # that the caller expects
     output_shape: tuple[int, ...]
+    shared: bool  # whether it is worth waking other threads
 
 
 def unavailable() -> str | None:
@@ -56,9 +58,10 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     if x.dtype not in _DTYPES:
         return reference.forward(x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
-    y = torch.empty(call.output_shape, dtype=x.dtype, memory_format=call.layout)
-    x = x.contiguous(memory_format=call.layout)
-    _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), torch.get_num_threads()))
+    y = _empty(x, call.output_shape, call.layout)
+    x = _arranged(x, call)
+    threads = torch.get_num_threads() if call.shared else 1
+    _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), threads))
     return _as_expected(y, call)
 
 
@@ -67,11 +70,25 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     if x.dtype not in _DTYPES:
         return reference.backward(grad, x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
-    dx = torch.empty(x.shape, dtype=x.dtype, memory_format=call.layout)
-    x, grad = x.contiguous(memory_format=call.layout), grad.contiguous(memory_format=call.layout)
+    dx = _empty(x, x.shape, call.layout)
+    x, grad = _arranged(x, call), grad.contiguous(memory_format=call.layout)
     pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
-    _check(_library().poolswap_backward(call.address, beta.item(), *pointers, torch.get_num_threads()))
+    threads = torch.get_num_threads() if call.shared else 1
+    _check(_library().poolswap_backward(call.address, beta.item(), *pointers, threads))
     return _as_expected(dx, call)
+
+
+def _empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
+    if layout is torch.contiguous_format:
+        return like.new_empty(shape)  # the fastest way to one
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _arranged(x: Tensor, call: Description) -> Tensor:
+    """x as the kernel sees it; a copy where it lies otherwise."""
+    if call.layout is torch.contiguous_format:
+        return x if x.is_contiguous() else x.contiguous()
+    return x  # it had this layout to begin with
 
 
 @lru_cache(maxsize=1024)
@@ -90,13 +107,15 @@ def _describe(dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_f
     axes = [_ABSENT] * (3 - len(axes)) + axes
     numbers = (_DTYPES[dtype], layout is not torch.contiguous_format, planes, channels, *chain(*axes))
     spec = (ctypes.c_int64 * len(numbers))(*numbers)
-    return Description(spec, ctypes.addressof(spec), layout, result, (*leading, *output_size))
+    output_shape = (*leading, *output_size)
+    shared = max(prod(shape), prod(output_shape)) >= _WORTH_SHARING
+    return Description(spec, ctypes.addressof(spec), layout, result, output_shape, shared)
 
 
 def _as_expected(computed: Tensor, call: Description) -> Tensor:
     if call.layout is call.result:
         return computed
-    return torch.empty(computed.shape, dtype=computed.dtype, memory_format=call.result).copy_(computed)
+    return _empty(computed, computed.shape, call.result).copy_(computed)
 
 
 def _check(status: int) -> None:

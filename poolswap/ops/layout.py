@@ -12,10 +12,10 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def layout_of(x: Tensor) -> torch.memory_format:
     """channels_last where x is laid out so and not contiguous as well; contiguous otherwise."""
-    layout = CHANNELS_LAST.get(x.dim())
-    if layout is None or x.is_contiguous() or not x.is_contiguous(memory_format=layout):
+    if x.is_contiguous():
         return torch.contiguous_format
-    return layout
+    layout = CHANNELS_LAST.get(x.dim(), torch.contiguous_format)
+    return layout if x.is_contiguous(memory_format=layout) else torch.contiguous_format
 
 
 def empty_output(x: Tensor, output_size: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from poolswap.ops import reference, transforms
 from poolswap.ops.backend import implementation, requested, use_backend
+from poolswap.ops.checks import check_call, check_memory, check_windows
 from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.layout import empty_output
 from poolswap.ops.tracing import is_traced
@@ -31,11 +32,15 @@ def soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
     `beta` is a tensor of one element.
     """
-    return eager_soft_pool(x, beta, windows) if is_eager(x) else observed_soft_pool(x, beta, windows)
+    if is_eager(x):
+        check_windows(x.shape, windows)
+        return eager_soft_pool(x, beta, windows)
+    return observed_soft_pool(x, beta, windows)
 
 
 def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
-    """`soft_pool` for a caller who knows that `is_eager(x)`."""
+    """`soft_pool` for a caller who knows that `is_eager(x)` and where the windows come from."""
+    check_memory(x)
     recorded = torch.is_grad_enabled()
     if type(beta) not in _PLAIN or (recorded and beta.requires_grad):
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
@@ -65,12 +70,12 @@ def is_eager(x: Tensor) -> bool:
 
     Then it may be called without the dispatcher, whose registrations in Python cost more than a small pool. A compiler,
     a tracer, a dispatch mode, a functorch transform, forward-mode AD or a subclass of Tensor wants to see the operator;
-    meta tensors and lazy negatives are the dispatcher's to resolve.
+    meta tensors, lazy negatives and lazy zeros are the dispatcher's to resolve.
     """
     return (
         not torch.compiler.is_compiling()
         and type(x) in _PLAIN
-        and not (x.is_neg() or x.is_meta)
+        and not (x.is_neg() or x.is_meta or x._is_zerotensor())
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
@@ -92,40 +97,57 @@ class SoftPoolFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, beta = ctx.saved_tensors
         if not torch.is_grad_enabled() and is_eager(grad) and type(x) in _PLAIN:
+            check_memory(x)
+            check_memory(grad)  # the engine has seen to its shape, dtype and device
             return ctx.backward(grad, x, beta, ctx.windows), None, None
         return torch.ops.poolswap.soft_pool_backward.default(grad, x, beta, *ctx.windows), None, None
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    call = Windows(*map(tuple, windows))
+    check_call(x, beta, call)
     forward, _ = implementation(x.device.type)
-    return forward(x, beta, Windows(*map(tuple, windows)))
+    return forward(x, beta, call)
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
 def _backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    call = Windows(*map(tuple, windows))
+    check_call(x, beta, call, grad)
     _, backward = implementation(x.device.type)
-    return backward(grad, x, beta, Windows(*map(tuple, windows)))
+    return backward(grad, x, beta, call)
 
 
 @torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")
 def _backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    return reference.backward_beta(grad, x, beta, Windows(*windows))
+    call = Windows(*map(tuple, windows))
+    check_call(x, beta, call, grad)
+    return reference.backward_beta(grad, x, beta, call)
 
 
 @torch.library.register_fake("poolswap::soft_pool", lib=_library)
 def _fake_forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    _check_all_meta(x, beta)
     return empty_output(x, Windows(*windows).output_size)
 
 
 @torch.library.register_fake("poolswap::soft_pool_backward", lib=_library)
 def _fake_backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    _check_all_meta(x, beta, grad)
     return empty_output(x, x.shape[x.dim() - Windows(*windows).dims :])
 
 
 @torch.library.register_fake("poolswap::soft_pool_backward_beta", lib=_library)
 def _fake_backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+    _check_all_meta(x, beta, grad)
     return torch.empty_like(beta)
+
+
+def _check_all_meta(x: Tensor, *others: Tensor) -> None:
+    """One meta tensor brings a call here, where real memory would be given back without values."""
+    if not x.is_meta and any(tensor.is_meta for tensor in others):
+        raise ValueError(f"soft_pool of a tensor on {x.device} takes no tensor on meta")
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

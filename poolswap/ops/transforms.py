@@ -14,6 +14,7 @@ from torch import Tensor
 
 from poolswap.ops import reference
 from poolswap.ops.backend import implementation
+from poolswap.ops.checks import check_call
 from poolswap.ops.windows import Windows
 
 
@@ -33,6 +34,7 @@ def lead(size: int, tensors: Sequence[Tensor], in_dims: Sequence[int | None]) ->
 class _SoftPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+        check_call(x, beta, windows)
         forward, _ = implementation(x.device.type)
         return forward(x, beta, windows)
 
@@ -56,6 +58,7 @@ class _SoftPool(torch.autograd.Function):
 class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
+        check_call(x, beta, windows, grad)
         _, backward = implementation(x.device.type)
         return backward(grad, x, beta, windows)
 

@@ -361,7 +361,7 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
     windows = UNSERVED[name]
     shape = (2, 4, *windows[-1])
     out = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
-    call = cpu._describe(dtype, x.shape, layout, *windows)
+    call = cpu._describe(dtype, x.shape, layout, Windows(*windows))
     library, threads = cpu._library(), 1
     pointers = [t.data_ptr() or x.data_ptr() for t in (x, out)]
     for status in (
@@ -374,7 +374,7 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
 
 def test_the_kernel_refuses_pointers_threads_and_types_it_cannot_use():
     x = torch.zeros(1, 1, 4, 4)
-    call = cpu._describe(x.dtype, x.shape, torch.contiguous_format, (2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
+    call = cpu._describe(x.dtype, x.shape, torch.contiguous_format, Windows((2, 2), (2, 2), (0, 0), (1, 1), (2, 2)))
     forward, at = cpu._library().poolswap_forward, x.data_ptr()
     assert [forward(*given) for given in [(None, 1.0, at, at, 1), (call.address, 1.0, None, at, 1)]] == [3, 3]
     assert forward(call.address, 1.0, at + 1, at, 1) == 3
