@@ -85,7 +85,7 @@ ARGUMENTS = {
 
 DEFAULT_DEVICE = """
 for layout in (torch.contiguous_format, torch.channels_last):
-    x = sample(layout, device="cpu", requires_grad=True)
+    x = sample(layout, device="cpu").requires_grad_()
     with torch.device("meta"):
         y = soft_pool2d(x, 3, 2, 1)
         y.backward(grad(device="cpu"))
@@ -100,9 +100,8 @@ SNIPPETS = {f"{group}, {name}": code for group, codes in GROUPS.items() for name
 def outcomes(request: pytest.FixtureRequest) -> dict[str, str]:
     """How each snippet ended; those after one that ended the process are not there."""
     given = json.dumps([request.param, SNIPPETS])
-    done = subprocess.run(
-        [sys.executable, "-c", SETUP + SERVE], input=given, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", SETUP + SERVE]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
@@ -110,31 +109,18 @@ def test_nothing_ends_the_process(outcomes: dict[str, str]) -> None:
     assert list(outcomes) == list(SNIPPETS)
 
 
-def test_memory_that_is_not_there_is_refused(outcomes: dict[str, str]) -> None:
-    for name in STORAGE:
-        outcome = outcomes[f"storage, {name}"]
-        assert outcome.startswith("ValueError: a tensor of shape"), (name, outcome)
-        assert "lies outside of its storage" in outcome
-
-
-def test_a_gradient_that_is_not_the_outputs_is_refused(outcomes: dict[str, str]) -> None:
-    for name in GRADIENT:
-        outcome = outcomes[f"gradient, {name}"]
-        assert outcome.startswith(
-            ("ValueError: the gradient of an output (8, 64, 64, 64)", "ValueError: soft_pool of")
-        ), (
-            name,
-            outcome,
-        )
-
-
-def test_arguments_that_make_no_call_are_refused(outcomes: dict[str, str]) -> None:
-    for name in ARGUMENTS:
-        outcome = outcomes[f"arguments, {name}"]
-        assert outcome.startswith(("ValueError: windows have", "ValueError: beta", "ValueError: soft_pool of")), (
-            name,
-            outcome,
-        )
+@pytest.mark.parametrize(
+    ("group", "messages"),
+    [
+        ("storage", ("a tensor of shape",)),
+        ("gradient", ("the gradient of an output (8, 64, 64, 64)", "soft_pool of a tensor on cpu takes no")),
+        ("arguments", ("windows have 1 to 3", "beta has one element", "soft_pool of a tensor on cpu takes no")),
+    ],
+)
+def test_each_is_refused_in_its_own_words(group: str, messages: tuple[str, ...], outcomes: dict[str, str]) -> None:
+    for name in GROUPS[group]:
+        outcome = outcomes[f"{group}, {name}"]
+        assert outcome.startswith(tuple(f"ValueError: {message}" for message in messages)), (name, outcome)
 
 
 def test_a_default_device_is_not_where_the_output_goes(outcomes: dict[str, str]) -> None:
@@ -175,11 +161,11 @@ def test_a_view_needs_no_more_than_its_own_elements() -> None:
     check_memory(whole[::2])
     check_memory(whole[:1].expand(1000))
     check_memory(whole[24:])
+    views = (whole[20:], whole[::2], whole[4:])
     whole.untyped_storage().resize_(80)
-    for view in (whole[20:], whole[::2], whole[4:]):
+    for view in views:
         with pytest.raises(ValueError, match="outside of its storage of 80 bytes"):
             check_memory(view)
-    check_memory(whole[:20])
 
 
 def test_zeros_that_are_not_there_pool_as_zeros() -> None:
