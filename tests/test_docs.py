@@ -1,6 +1,7 @@
 """What the documentation tells people to type: it parses, and runs in its page's order in an empty folder."""
 
 import os
+import pydoc
 import re
 import shlex
 import subprocess
@@ -219,3 +220,30 @@ def test_the_python_of_a_page_works(page, tmp_path, monkeypatch):
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_every_page_has_its_place_in_the_site():
+    """mkdocs says so too, where it is installed."""
+    named = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md"))
+
+
+REFERENCE = "\n".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
+DOCUMENTED = re.findall(r"^::: ([\w.]+)", REFERENCE, flags=re.MULTILINE)
+OFFERED = sorted({room for room in DOCUMENTED if hasattr(pydoc.locate(room), "__all__")} | {"poolswap"})
+
+
+@pytest.mark.parametrize("room", OFFERED)
+def test_every_public_name_says_what_it_is(room):
+    """What the reference shows of it: its own docstring, not one that it inherited."""
+    module = pydoc.locate(room)
+    public = {name: getattr(module, name) for name in module.__all__}
+    silent = [
+        name for name, value in public.items() if callable(value) and not vars(value).get("__doc__", value.__doc__)
+    ]
+    assert silent == []
+
+
+def test_every_package_with_public_names_is_in_the_reference():
+    packages = {path.parent.name for path in ROOT.glob("poolswap/*/__init__.py") if "__all__" in path.read_text()}
+    assert packages <= {name.removeprefix("poolswap.") for name in DOCUMENTED}
