@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "float16.h"
 #include "kernel.h"
 
 namespace {
@@ -15,12 +16,12 @@ constexpr int64_t kLargest = 200000;  // elements of an input
 
 std::mt19937_64 generator;
 
-int64_t pick(std::initializer_list<int64_t> values) {
+[[maybe_unused]] int64_t pick(std::initializer_list<int64_t> values) {
     return values.begin()[generator() % values.size()];
 }
 
 // {in, out, kernel, stride, padding, dilation}; the output size is torch's, with or without ceil_mode.
-bool draw_axis(int64_t (&axis)[6], bool usual, int64_t usual_kernel, int64_t usual_stride) {
+[[maybe_unused]] bool draw_axis(int64_t (&axis)[6], bool usual, int64_t usual_kernel, int64_t usual_stride) {
     const int64_t in = pick({1, 2, 3, 4, 5, 7, 8, 13, 14, 15, 16, 17, 28, 31, 32, 33, 35, 56, 64, 65, 70, 112});
     const bool whole = !usual && generator() % 6 == 0;
     const int64_t kernel = whole ? in : usual ? usual_kernel : pick({1, 2, 3, 3, 4, 5, 7});
@@ -45,7 +46,7 @@ inline int64_t output_count(const poolswap::Spec& spec) {
     return spec.planes * spec.channels * spec.axes[0][1] * spec.axes[1][1] * spec.axes[2][1];
 }
 
-poolswap::Spec draw() {
+[[maybe_unused]] poolswap::Spec draw() {
     poolswap::Spec spec{};
     for (;;) {
         const int dims = int(pick({1, 2, 2, 2, 3}));
@@ -66,7 +67,7 @@ poolswap::Spec draw() {
 }
 
 // A float in the spec's element type.
-void put(std::vector<char>& bytes, int64_t at, int64_t dtype, double value) {
+[[maybe_unused]] void put(std::vector<char>& bytes, int64_t at, int64_t dtype, double value) {
     const float single = float(value);
     if (dtype == 0) reinterpret_cast<float*>(bytes.data())[at] = single;
     if (dtype == 1) reinterpret_cast<double*>(bytes.data())[at] = value;
@@ -75,10 +76,10 @@ void put(std::vector<char>& bytes, int64_t at, int64_t dtype, double value) {
         __builtin_memcpy(&word, &single, sizeof word);
         reinterpret_cast<uint16_t*>(bytes.data())[at] = uint16_t(word >> 16);
     }
-    if (dtype == 3) reinterpret_cast<_Float16*>(bytes.data())[at] = _Float16(single);
+    if (dtype == 3) reinterpret_cast<poolswap::Float16*>(bytes.data())[at] = poolswap::Float16(single);
 }
 
-std::vector<char> random_tensor(int64_t count, int64_t dtype, double scale, double offset, bool special) {
+[[maybe_unused]] std::vector<char> random_tensor(int64_t count, int64_t dtype, double scale, double offset, bool special) {
     std::vector<char> bytes(size_t(count * (dtype == 0 ? 4 : dtype == 1 ? 8 : 2)));
     std::normal_distribution<double> normal;
     for (int64_t i = 0; i < count; ++i) {

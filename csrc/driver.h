@@ -1,4 +1,4 @@
-// Cuts a problem into tiles, gives them to threads, and takes each through the tiers until one is safe.
+// Cuts a problem into tiles, gives them to threads, and chooses the kernel.
 //
 // The tiles follow from the shapes alone and every element of the result is written by one tile, so the result does
 // not depend on the number of threads.
@@ -7,10 +7,86 @@
 #include <omp.h>
 
 #include <cstdlib>
+#if defined(POOLSWAP_X86)
+#include <xmmintrin.h>
+#endif
 
-#include "tiers.h"
+#include "disjoint.h"
+#include "exact.h"
+#include "separable.h"
+#include "three.h"
 
 namespace poolswap::POOLSWAP_ISA {
+
+// Every kernel that serves only some geometries, values that an encoder takes (sums.h), and returns false if it met
+// others. exact.h takes what they leave.
+enum class Kernel { kDisjoint, kThreeByOne, kThreeByTwo, kSeparable };
+
+inline Kernel choose(const Problem& p) {
+    if (is_disjoint(p)) return Kernel::kDisjoint;
+    if (is_three(p)) return p.h.stride == 1 ? Kernel::kThreeByOne : Kernel::kThreeByTwo;
+    return Kernel::kSeparable;
+}
+
+template <class F>
+bool run(Kernel kernel, const ForwardTile<F>& tile) {
+    switch (kernel) {
+        case Kernel::kDisjoint:
+            return Disjoint<F>::forward(tile);
+        case Kernel::kThreeByOne:
+            return ThreeForward<1, F>::run(tile);
+        case Kernel::kThreeByTwo:
+            return ThreeForward<2, F>::run(tile);
+        case Kernel::kSeparable:
+            break;
+    }
+    return Separable<F>::forward(tile);
+}
+
+template <class F>
+bool run(Kernel kernel, const BackwardTile<F>& tile) {
+    switch (kernel) {
+        case Kernel::kDisjoint:
+            return Disjoint<F>::backward(tile);
+        case Kernel::kThreeByOne:
+            return ThreeBackward<1, F>::run(tile);
+        case Kernel::kThreeByTwo:
+            return ThreeBackward<2, F>::run(tile);
+        case Kernel::kSeparable:
+            break;
+    }
+    return Separable<F>::backward(tile);
+}
+
+// Memory that a kernel takes for a tile of these ranges.
+template <class F>
+int64_t forward_bytes(Kernel kernel, const Problem& p, Pieces pieces, Range d, Range h, Range input_d, Range input_h) {
+    switch (kernel) {
+        case Kernel::kDisjoint:
+            return 0;
+        case Kernel::kThreeByOne:
+        case Kernel::kThreeByTwo:
+            return ThreeForward<1, F>::bytes(p, pieces);
+        case Kernel::kSeparable:
+            break;
+    }
+    return Separable<F>::forward_bytes(p, d, h, input_d, input_h);
+}
+
+template <class F>
+int64_t backward_bytes(Kernel kernel, const Problem& p, Pieces pieces, Range output_d, Range output_h, Range input_d,
+                       Range input_h) {
+    switch (kernel) {
+        case Kernel::kDisjoint:
+            return 0;
+        case Kernel::kThreeByOne:
+        case Kernel::kThreeByTwo:
+            return ThreeBackward<1, F>::bytes(p, pieces);
+        case Kernel::kSeparable:
+            break;
+    }
+    return Separable<F>::backward_bytes(p, output_d, output_h, input_d, input_h);
+}
 
 struct Memory {
     char* const data;
@@ -22,48 +98,66 @@ struct Memory {
     Arena arena() const { return {data}; }
 };
 
+// Lane groups, each cut along depth or, where that is 1, height.
 struct Tiling {
-    bool by_depth;          // which dimension is cut: d or h
-    int64_t plane_size;     // elements of an input plane
-    int64_t planes, chunk;  // planes of a tile, and its length in that dimension
-    int64_t plane_tiles, chunk_tiles;
-    int64_t depth, height;  // whole size of the region that is cut
+    bool by_depth;
+    int64_t groups, chunk, chunks, depth, height;
 
-    // Cuts planes of `depth` x `height` rows; `reach` is the least chunk whose halo is worth its cost.
-    Tiling(const Problem& p, int64_t depth_, int64_t height_, int64_t reach)
-        : by_depth(depth_ > 1), depth(depth_), height(height_) {
-        const int64_t plane = plane_size = p.d.in * p.h.in * p.w.in * p.channels, length = by_depth ? depth : height;
-        const int64_t wanted = most(kSmallTile, least(32768, plane * p.planes / 64));
-        planes = least(p.planes, most(1, wanted / plane));
-        const int64_t roomy = least(3 * reach, length * p.planes / 32);  // a smaller share of it is halo
-        chunk = most(most(reach, roomy), ceil_div(length, ceil_div(plane, wanted)));
+    // Cuts a region of `depth_` x `height_` rows of groups of `group_size` elements, into tiles of at most `most_` or
+    // so; `reach` is the least chunk whose halo is worth its cost.
+    Tiling(int64_t groups_, int64_t group_size, int64_t depth_, int64_t height_, int64_t reach, int64_t most_)
+        : by_depth(depth_ > 1), groups(groups_), depth(depth_), height(height_) {
+        constexpr int64_t kTiles = 16, kLeast = 8192;  // enough for every thread, if that leaves them some work
+        const int64_t length = by_depth ? depth : height;
+        const int64_t wanted = least(most_, most(kLeast, group_size * groups / kTiles));
+        chunk = least(most(1, length), most(most(1, reach), ceil_div(length, ceil_div(group_size, wanted))));
         chunk = ceil_div(length, most(1, length / chunk));
-        plane_tiles = ceil_div(p.planes, planes);
-        chunk_tiles = ceil_div(length, chunk);
+        chunks = chunk > 0 ? ceil_div(length, chunk) : 0;
     }
-    int64_t count() const { return plane_tiles * chunk_tiles; }
+    int64_t count() const { return groups * chunks; }
 
-    Tile tile(int64_t index, int64_t plane_count) const {
-        const int64_t first = index / chunk_tiles * planes, begin = index % chunk_tiles * chunk;
+    Tile tile(int64_t index) const {
+        const int64_t begin = index % chunks * chunk;
         const Range cut{begin, least(begin + chunk, by_depth ? depth : height)};
-        return {{first, least(first + planes, plane_count)},
-                by_depth ? cut : Range{0, depth},
-                by_depth ? Range{0, height} : cut};
+        return {index / chunks, by_depth ? cut : Range{0, depth}, by_depth ? Range{0, height} : cut};
     }
+};
+
+// While it lives, this thread takes denormal numbers, which are slow on many processors, for 0. They appear where an
+// element weighs less than 2^-125 of its window's largest.
+class FlushDenormals {
+#if defined(POOLSWAP_X86)
+    const unsigned before = _mm_getcsr();
+
+  public:
+    FlushDenormals() { _mm_setcsr(before | 0x8040); }
+    ~FlushDenormals() { _mm_setcsr(before); }
+#elif defined(__aarch64__)
+    uint64_t before;
+
+  public:
+    FlushDenormals() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+        __asm__ volatile("msr fpcr, %0" : : "r"(before | (uint64_t(1) << 24)));
+    }
+    ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+#endif
 };
 
 // Calls work(i, arena) for every i below `count` on `threads` threads. Returns false if there is no memory.
 template <class Work>
 bool run_tiles(int64_t count, int64_t threads, int64_t bytes, Work&& work) {
     threads = most(1, least(threads, count));
-    bytes = ceil_div(bytes, 4096) * 4096;
+    bytes = ceil_div(bytes, 4096) * 4096 + 64;  // threads begin at different lines of the cache
     const Memory memory(bytes * threads);
     if (!memory.data) return false;
     if (threads <= 1) {
+        [[maybe_unused]] const FlushDenormals flush;
         for (int64_t i = 0; i < count; ++i) work(i, memory.arena());
     } else {
 #pragma omp parallel num_threads(int(threads))
         {
+            [[maybe_unused]] const FlushDenormals flush;
             const Arena arena{memory.data + bytes * omp_get_thread_num()};
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < count; ++i) work(i, arena);
@@ -72,67 +166,85 @@ bool run_tiles(int64_t count, int64_t threads, int64_t bytes, Work&& work) {
     return true;
 }
 
-template <class T, bool kLast>
+// A window that is the whole plane over one long row.
+inline Problem flattened(const Problem& p) {
+    const auto whole = [](const Axis& a) { return a.out == 1 && (a.dilation == 1 || a.in == 1) && a.taps(0).size() == a.in; };
+    if (!whole(p.d) || !whole(p.h) || !whole(p.w)) return p;
+    const int64_t size = p.d.in * p.h.in * p.w.in;
+    return {p.planes, p.channels, {1, 1, 1, 1, 0, 1}, {1, 1, 1, 1, 0, 1}, {size, 1, size, 1, 0, 1}, p.beta};
+}
+
+template <class T, bool kChannelsLast>
 class Driver {
     using F = Compute<T>;
-    static constexpr bool kWidens = kSame<F, float>;
+    using Tensor = Staged<T, kChannelsLast>;
     const Problem p;
-    const Tiers<T, kLast, F> tiers;
-    const Tiers<T, kLast, double> wide;  // for tiles whose values a shared shift serves in double precision only
+    const Kernel kernel;
+    const Pieces pieces;
 
-    static int64_t forward_reach(const Axis& cut) { return ceil_div(4 * cut.extent(), cut.stride); }
-    static int64_t backward_reach(const Axis& cut) { return 4 * cut.extent(); }
+    int64_t group_size() const { return p.d.in * p.h.in * p.w.in * pieces.count * Lanes<F>::kCount; }
 
   public:
-    explicit Driver(const Problem& problem) : p(is_whole(problem) ? as_one_row(problem) : problem), tiers(p), wide(p) {}
+    explicit Driver(const Problem& problem)
+        : p(flattened(problem)), kernel(choose(p)), pieces(Tensor::pieces(p)) {}
 
-    bool forward(const T* x, T* y, int64_t threads) const {
-        const Tiling tiling(p, p.d.out, p.h.out, forward_reach(p.d.out > 1 ? p.d : p.h));
-        const int64_t bytes = tiers.forward_bytes(tiling.planes, tiling.chunk, tiling.by_depth);
-        return run_tiles(tiling.count(), threads, bytes, [&](int64_t index, Arena arena) {
-            const Tile tile = tiling.tile(index, p.planes);
-            if (tiers.forward(x, y, tile, arena, !kWidens)) return;
-            const int64_t chunk = small_chunk(tiling, forward_reach(tiling.by_depth ? p.d : p.h));
-            in_small_tiles(
-                tile, tiling, chunk, wide.forward_bytes(tiling.planes, chunk, tiling.by_depth),
-                [&](const Tile& part, Arena own) { return wide.forward(x, y, part, own, false); },
-                [&](const Tile& part) { tiers.forward(x, y, part, arena, true); });
+    bool forward(const T* x_data, T* y_data, int64_t threads) const {
+        const Tensor x(p, x_data, false), y(p, y_data, true);
+        const Axis& cut = p.d.out > 1 ? p.d : p.h;
+        const Tiling tiling(Tensor::groups(p), group_size(), p.d.out, p.h.out, ceil_div(4 * (cut.extent() - cut.stride), cut.stride),
+                            Tensor::most_elements(p));
+        const auto bytes_of = [&](const Tile& tile) {
+            const Range input_d = p.d.inputs_of(tile.d), input_h = p.h.inputs_of(tile.h);
+            return x.bytes(input_d.size(), input_h.size()) + y.bytes(tile.d.size(), tile.h.size()) +
+                   forward_bytes<F>(kernel, p, pieces, tile.d, tile.h, input_d, input_h);
+        };
+        return run_tiles(tiling.count(), threads, largest(tiling, bytes_of), [&](int64_t index, Arena arena) {
+            const Tile t = tiling.tile(index);
+            const Range input_d = p.d.inputs_of(t.d), input_h = p.h.inputs_of(t.h);
+            auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
+            auto to = Rows<F>::output(y, t.group, t.d, t.h, arena);
+            const ForwardTile<F> tile{p, pieces, t.d, t.h, input_d, input_h, from, to, arena};
+            if (!(kFused && run(kernel, tile))) Exact<F>::forward(tile);
         });
     }
 
-    bool backward(const T* g, const T* x, T* dx, int64_t threads) const {
-        const Tiling tiling(p, p.d.in, p.h.in, backward_reach(p.d.in > 1 ? p.d : p.h));
-        const int64_t bytes = tiers.backward_bytes(tiling.planes, tiling.chunk, tiling.by_depth);
-        return run_tiles(tiling.count(), threads, bytes, [&](int64_t index, Arena arena) {
-            const Tile tile = tiling.tile(index, p.planes);
-            if (tiers.backward(g, x, dx, tile, arena, !kWidens)) return;
-            const int64_t chunk = small_chunk(tiling, backward_reach(tiling.by_depth ? p.d : p.h));
-            in_small_tiles(
-                tile, tiling, chunk, wide.backward_bytes(tiling.planes, chunk, tiling.by_depth),
-                [&](const Tile& part, Arena own) { return wide.backward(g, x, dx, part, own, false); },
-                [&](const Tile& part) { tiers.backward(g, x, dx, part, arena, true); });
+    bool backward(const T* g_data, const T* x_data, T* dx_data, int64_t threads) const {
+        const Tensor g(p, g_data, true), x(p, x_data, false), dx(p, dx_data, false);
+        const Axis& cut = p.d.in > 1 ? p.d : p.h;
+        const Tiling tiling(Tensor::groups(p), group_size(), p.d.in, p.h.in, 4 * (cut.extent() - cut.stride),
+                            Tensor::most_elements(p));
+        const auto bytes_of = [&](const Tile& tile) {
+            const Range output_d = p.d.outputs_of(tile.d), output_h = p.h.outputs_of(tile.h);
+            const Range input_d = inputs_of(p.d, output_d, tile.d), input_h = inputs_of(p.h, output_h, tile.h);
+            return x.bytes(input_d.size(), input_h.size()) + g.bytes(output_d.size(), output_h.size()) +
+                   dx.bytes(tile.d.size(), tile.h.size()) +
+                   backward_bytes<F>(kernel, p, pieces, output_d, output_h, input_d, input_h);
+        };
+        return run_tiles(tiling.count(), threads, largest(tiling, bytes_of), [&](int64_t index, Arena arena) {
+            const Tile t = tiling.tile(index);
+            const Range output_d = p.d.outputs_of(t.d), output_h = p.h.outputs_of(t.h);
+            const Range input_d = inputs_of(p.d, output_d, t.d), input_h = inputs_of(p.h, output_h, t.h);
+            auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
+            auto grad = Rows<F>::input(g, t.group, output_d, output_h, arena);
+            auto to = Rows<F>::output(dx, t.group, t.d, t.h, arena);
+            const BackwardTile<F> tile{p, pieces, t.d, t.h, output_d, output_h, input_d, input_h, from, grad, to, arena};
+            if (!(kFused && run(kernel, tile))) Exact<F>::backward(tile);
         });
     }
 
   private:
-    static int64_t small_chunk(const Tiling& tiling, int64_t reach) {
-        return tiling.plane_size <= kSmallTile ? tiling.chunk : least(tiling.chunk, reach);
+    // The elements of these windows, and those of the tile itself.
+    static Range inputs_of(const Axis& a, Range outputs, Range own) {
+        if (outputs.size() <= 0) return own;
+        const Range inputs = a.inputs_of(outputs);
+        return {least(inputs.begin, own.begin), most(inputs.end, own.end)};
     }
-
-    // Cuts a tile that no shared shift could serve, so that hostile values slow down their surroundings only.
-    template <class Wide, class Anyhow>
-    static void in_small_tiles(const Tile& tile, const Tiling& tiling, int64_t chunk, int64_t bytes, Wide&& in_double,
-                               Anyhow&& anyhow) {
-        const int64_t planes = most(1, least(tiling.planes, kSmallTile / tiling.plane_size));
-        const Memory memory(bytes);
-        const Range& cut = tiling.by_depth ? tile.d : tile.h;
-        for (int64_t plane = tile.planes.begin; plane < tile.planes.end; plane += planes)
-            for (int64_t at = cut.begin; at < cut.end; at += chunk) {
-                Tile part = tile;
-                part.planes = Range{plane, least(plane + planes, tile.planes.end)};
-                (tiling.by_depth ? part.d : part.h) = Range{at, least(at + chunk, cut.end)};
-                if (!(memory.data && in_double(part, memory.arena()))) anyhow(part);
-            }
+    // Tiles at the edges and between them differ.
+    template <class Fn>
+    static int64_t largest(const Tiling& tiling, Fn&& bytes_of) {
+        int64_t bytes = 64;
+        for (int64_t i = 0; i < tiling.chunks; ++i) bytes = most(bytes, bytes_of(tiling.tile(i)));
+        return bytes;
     }
 };
 

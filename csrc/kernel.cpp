@@ -29,7 +29,7 @@ int dispatch(const Spec& spec, double beta, Fn&& fn) {
         case 2:
             return layout(BFloat16{}) ? 0 : 1;
         case 3:
-            return layout(_Float16{}) ? 0 : 1;
+            return layout(Float16{}) ? 0 : 1;
         default:
             return 2;
     }

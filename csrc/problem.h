@@ -12,12 +12,6 @@ POOLSWAP_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 POOLSWAP_INLINE int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 POOLSWAP_INLINE int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
-POOLSWAP_INLINE int64_t power_of_two(int64_t least_) {
-    int64_t power = 1;
-    while (power < least_) power *= 2;
-    return power;
-}
-
 struct Range {
     int64_t begin, end;
     POOLSWAP_INLINE int64_t size() const { return end - begin; }
@@ -56,11 +50,8 @@ struct Axis {
         const int64_t begin = most(0, ceil_div(inputs.begin + padding - extent() + 1, stride));
         return {begin, most(begin, least(out, floor_div(inputs.end - 1 + padding, stride) + 1))};
     }
-    POOLSWAP_INLINE bool every_window_filled() const {
-        for (int64_t o = 0; o < out; ++o)
-            if (taps(o).size() == 0) return false;
-        return true;
-    }
+    // No element lies in two windows.
+    POOLSWAP_INLINE bool disjoint() const { return kernel == 1 || (dilation == 1 && (out == 1 || kernel <= stride)); }
 };
 
 // `planes` blocks of d.in x h.in rows; a row is w.in pixels of `channels` neighbours each (1 unless channels_last).
@@ -70,27 +61,14 @@ struct Problem {
     double beta;
 };
 
-// Rows of a tensor, or of a thread's copy of a part of it: element (plane, slice, row) starts at `at`.
-template <class F>
-struct View {
-    F* base;
-    int64_t plane_pitch, slice_pitch, row_pitch;
-    int64_t plane0 = 0, slice0 = 0, row0 = 0;
-
-    POOLSWAP_INLINE F* at(int64_t plane, int64_t slice, int64_t row) const {
-        return base + (plane - plane0) * plane_pitch + (slice - slice0) * slice_pitch + (row - row0) * row_pitch;
-    }
-};
-
-constexpr int64_t kLastCache = 32 << 20;  // bytes that the cores which share one often have
-constexpr int64_t kSmallTile = 4096;      // elements; planes up to this size are never cut
-
-// Planes x rows: forward the outputs to compute, backward the inputs whose gradient is computed.
+// What one thread works on at a time: forward the outputs to compute, backward the inputs whose gradient is computed,
+// of one lane group (staging.h).
 struct Tile {
-    Range planes, d, h;
+    int64_t group;
+    Range d, h;
 };
 
-// A thread's memory, handed out in aligned pieces with room for a vector behind each.
+// A thread's memory, handed out in aligned pieces.
 struct Arena {
     char* next;
 
@@ -102,7 +80,7 @@ struct Arena {
     }
     template <class F>
     static constexpr int64_t bytes(int64_t count) {
-        return (count * int64_t(sizeof(F)) + 2 * 64 + 63) / 64 * 64;
+        return (count * int64_t(sizeof(F)) + 63) / 64 * 64;
     }
 };
 

@@ -1,6 +1,7 @@
 // Element types as they lie in memory, and their conversion to the type that is computed in.
 #pragma once
 
+#include "float16.h"
 #include "vec.h"
 
 namespace poolswap::POOLSWAP_ISA {
@@ -32,7 +33,7 @@ struct Storage<BFloat16> {
     using Compute = float;
 };
 template <>
-struct Storage<_Float16> {
+struct Storage<Float16> {
     using Compute = float;
 };
 template <class T>

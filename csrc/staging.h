@@ -1,0 +1,264 @@
+// Brings every layout and element type into the one form that the kernels read and write: vectors whose lanes are pooled
+// side by side, because they belong to different planes.
+//
+// A lane group is what is worked on together. Of contiguous tensors: as many planes as a vector has lanes, transposed,
+// so that the vector of a pixel holds that pixel of every plane. Of channels_last tensors: one image; its channels are
+// `pieces` vectors per pixel. channels_last tensors of float or double are used where they are; all others are copied,
+// row by row, to and from a thread's own memory.
+#pragma once
+
+#include "problem.h"
+#include "storage.h"
+
+namespace poolswap::POOLSWAP_ISA {
+
+// One lane group of a tensor, or the part of it that a tile needs.
+template <class F>
+struct LaneView {
+    F* base;
+    int64_t slice_pitch, row_pitch, pixel_pitch;  // elements
+    int64_t first_slice, first_row;               // that lie at base
+    bool in_place;                                // the tensor itself: to be fetched from memory
+
+    // Pixel 0 of a row.
+    POOLSWAP_INLINE F* row(int64_t slice, int64_t row) const {
+        return base + (slice - first_slice) * slice_pitch + (row - first_row) * row_pitch;
+    }
+};
+
+// Fetches a tensor that is used in place in the order in which it lies in memory, kLines lines of the cache a step, ahead
+// of a kernel that walks it one vector of each pixel after the other, which the processor does not foresee.
+template <class F, bool kWritten>
+class Ahead {
+    const char* next;
+    int64_t line;
+
+  public:
+    // From `vectors` behind the beginning of a row on.
+    POOLSWAP_INLINE Ahead(const LaneView<F>& view, int64_t slice, int64_t row, int64_t vectors)
+        : next(reinterpret_cast<const char*>(view.in_place ? view.row(slice, row) + vectors * Lanes<F>::kCount : view.base)),
+          line(view.in_place ? POOLSWAP_VECTOR_BYTES : 0) {}
+
+    template <int kLines>
+    POOLSWAP_INLINE void step() {
+#pragma GCC unroll 4
+        for (int k = 0; k < kLines; ++k, next += line) __builtin_prefetch(next, kWritten, 2);
+    }
+};
+
+// The vectors of a pixel: where channels are no multiple of the lanes, the last vector overlaps its neighbour.
+struct Pieces {
+    int64_t count, last;  // `last`: offset of the last one
+
+    template <class F>
+    POOLSWAP_INLINE int64_t offset(int64_t piece) const {
+        return least(piece * Lanes<F>::kCount, last);
+    }
+};
+
+template <class T, class F>
+POOLSWAP_INLINE Vec<F> load_as(const T* from) {
+    if constexpr (kSame<T, F>) return load(from);
+    F wide[Lanes<F>::kCount];
+    convert_row(wide, from, Lanes<F>::kCount);
+    return load(wide);
+}
+template <class T, class F>
+POOLSWAP_INLINE void store_as(T* to, Vec<F> value) {
+    if constexpr (kSame<T, F>) return store(to, value);
+    F wide[Lanes<F>::kCount];
+    store(wide, value);
+    convert_row(to, wide, Lanes<F>::kCount);
+}
+
+// A tensor of `planes` x depth x height x width x channels elements of type T, computed in F.
+template <class T, bool kChannelsLast>
+class Staged {
+    using F = Compute<T>;
+    static constexpr int64_t kCount = Lanes<F>::kCount;
+    static constexpr int64_t kAhead = 1024;  // bytes that are fetched ahead of what is read or written
+    T* data;
+    int64_t planes, channels, depth, height;
+    bool in_place;
+
+  public:
+    const int64_t width;
+
+    Staged(const Problem& p, const T* data_, bool output)
+        : data(const_cast<T*>(data_)), planes(p.planes), channels(p.channels), depth(output ? p.d.out : p.d.in),
+          height(output ? p.h.out : p.h.in), in_place(is_in_place(p)),
+          width(output ? p.w.out : p.w.in) {}
+
+    static bool is_in_place(const Problem& p) { return kChannelsLast && kSame<T, F> && p.channels >= kCount; }
+    // Of a tile: copies should stay in the cache of a core.
+    static int64_t most_elements(const Problem& p) { return is_in_place(p) ? 262144 : 32768; }
+    static int64_t groups(const Problem& p) { return kChannelsLast ? p.planes : ceil_div(p.planes, kCount); }
+    static Pieces pieces(const Problem& p) {
+        if (!kChannelsLast) return {1, 0};
+        const int64_t count = ceil_div(p.channels, kCount);
+        return {count, is_in_place(p) ? p.channels - kCount : (count - 1) * kCount};
+    }
+
+    int64_t bytes(int64_t slices, int64_t rows) const {
+        return in_place ? 0 : Arena::bytes<F>(slices * rows * width * pixel_pitch());
+    }
+    LaneView<F> view(int64_t group, Range slices, Range rows, Arena& arena) const {
+        const int64_t row_pitch = width * pixel_pitch();
+        if constexpr (kSame<T, F>)
+            if (in_place)
+                return {data + group * depth * height * row_pitch, height * row_pitch, row_pitch, channels, 0, 0, true};
+        F* const copy = arena.take<F>(slices.size() * rows.size() * row_pitch);
+        return {copy, rows.size() * row_pitch, row_pitch, pixel_pitch(), slices.begin, rows.begin, false};
+    }
+
+    void fetch(int64_t group, int64_t slice, Range rows, const LaneView<F>& view) const {
+        if (in_place || rows.size() <= 0) return;
+        F* const to = view.row(slice, rows.begin);
+        const int64_t pixels = rows.size() * width;
+        if constexpr (kChannelsLast) {
+            const T* from = pixel(group, slice, rows.begin);
+            for (int64_t i = 0; i < pixels; ++i, from += channels) {
+                F* const vectors = to + i * view.pixel_pitch;
+                convert_row(vectors, from, channels);
+                set_all(vectors + channels, vectors[channels - 1], view.pixel_pitch - channels);
+            }
+        } else {
+            const T* from[kCount];
+            for (int64_t lane = 0; lane < kCount; ++lane)
+                from[lane] = pixel(least(group * kCount + lane, planes - 1), slice, rows.begin);
+            const auto move_block = [&](int64_t i) {
+                Vec<F> block[kCount];
+#pragma GCC unroll 16
+                for (int64_t lane = 0; lane < kCount; ++lane) {
+                    __builtin_prefetch(reinterpret_cast<const char*>(from[lane] + i) + kAhead, 0, 2);
+                    block[lane] = load_as<T, F>(from[lane] + i);
+                }
+                transpose<F>(block);
+#pragma GCC unroll 16
+                for (int64_t k = 0; k < kCount; ++k) store(to + (i + k) * kCount, block[k]);
+            };
+            in_blocks(pixels, move_block, [&](int64_t i) {
+                for (int64_t lane = 0; lane < kCount; ++lane) to[i * kCount + lane] = convert<F>(from[lane][i]);
+            });
+        }
+    }
+
+    void commit(int64_t group, int64_t slice, Range rows, const LaneView<F>& view) const {
+        if (in_place || rows.size() <= 0) return;
+        const F* const from = view.row(slice, rows.begin);
+        const int64_t pixels = rows.size() * width;
+        if constexpr (kChannelsLast) {
+            T* to = pixel(group, slice, rows.begin);
+            for (int64_t i = 0; i < pixels; ++i, to += channels) convert_row(to, from + i * view.pixel_pitch, channels);
+        } else {
+            const int64_t lanes = least(kCount, planes - group * kCount);
+            T* to[kCount];
+            for (int64_t lane = 0; lane < kCount; ++lane)
+                to[lane] = pixel(group * kCount + least(lane, lanes - 1), slice, rows.begin);
+            const auto move_block = [&](int64_t i) {
+                Vec<F> block[kCount];
+#pragma GCC unroll 16
+                for (int64_t k = 0; k < kCount; ++k) block[k] = load(from + (i + k) * kCount);
+                transpose<F>(block);
+                if (lanes == kCount) {
+#pragma GCC unroll 16
+                    for (int64_t lane = 0; lane < kCount; ++lane) {
+                        __builtin_prefetch(reinterpret_cast<const char*>(to[lane] + i) + kAhead, 1, 2);
+                        store_as<T, F>(to[lane] + i, block[lane]);
+                    }
+                } else {
+                    for (int64_t lane = 0; lane < lanes; ++lane) store_as<T, F>(to[lane] + i, block[lane]);
+                }
+            };
+            in_blocks(pixels, move_block, [&](int64_t i) {
+                for (int64_t lane = 0; lane < lanes; ++lane) to[lane][i] = convert<T>(from[i * kCount + lane]);
+            });
+        }
+    }
+
+  private:
+    int64_t pixel_pitch() const {
+        if (!kChannelsLast) return kCount;
+        return in_place ? channels : ceil_div(channels, kCount) * kCount;
+    }
+    T* pixel(int64_t plane, int64_t slice, int64_t row) const {
+        return data + ((plane * depth + slice) * height + row) * width * channels;
+    }
+    // Calls block(i) for kCount pixels from i on, and one(i) for single ones, which cover 0..pixels together. Blocks may
+    // overlap.
+    template <class Block, class One>
+    static POOLSWAP_INLINE void in_blocks(int64_t pixels, Block&& block, One&& one) {
+        constexpr int64_t kFew = 3;  // one by one they are faster than a block
+        int64_t i = 0;
+        for (; i + kCount <= pixels; i += kCount) block(i);
+        if (pixels - i > kFew && pixels >= kCount)
+            block(pixels - kCount);
+        else
+            for (; i < pixels; ++i) one(i);
+    }
+};
+
+// The rows of a tile as a kernel sees them, which need not know the tensor's element type. They are moved several at a
+// time, because short rows would not fill the blocks of a transposition.
+template <class F>
+class Rows {
+    using Move = void (*)(const void* tensor, int64_t group, int64_t slice, Range rows, const LaneView<F>& view);
+    const void* tensor;
+    int64_t group;
+    Move move;
+    Range all;
+    int64_t batch;
+    int64_t next;  // row that was not moved yet
+
+    Rows(const void* tensor_, int64_t group_, Move move_, Range all_, int64_t width, const LaneView<F>& view_)
+        : tensor(tensor_), group(group_), move(move_), all(all_), batch(ceil_div(128, width)), next(all_.begin),
+          view(view_) {}
+
+  public:
+    const LaneView<F> view;
+
+    template <class T, bool kChannelsLast>
+    static Rows input(const Staged<T, kChannelsLast>& tensor, int64_t group, Range slices, Range rows, Arena& arena) {
+        const auto move = [](const void* from, int64_t g, int64_t slice, Range r, const LaneView<F>& to) {
+            static_cast<const Staged<T, kChannelsLast>*>(from)->fetch(g, slice, r, to);
+        };
+        return {&tensor, group, move, rows, tensor.width, tensor.view(group, slices, rows, arena)};
+    }
+    template <class T, bool kChannelsLast>
+    static Rows output(const Staged<T, kChannelsLast>& tensor, int64_t group, Range slices, Range rows, Arena& arena) {
+        const auto move = [](const void* to, int64_t g, int64_t slice, Range r, const LaneView<F>& from) {
+            static_cast<const Staged<T, kChannelsLast>*>(to)->commit(g, slice, r, from);
+        };
+        return {&tensor, group, move, rows, tensor.width, tensor.view(group, slices, rows, arena)};
+    }
+
+    void start_slice() { next = all.begin; }
+
+    // Of an input: rows before `end` are needed now.
+    void fetch_until(int64_t slice, int64_t end) {
+        if (end <= next) return;
+        end = least(all.end, most(end, next + batch));
+        move(tensor, group, slice, {next, end}, view);
+        next = end;
+    }
+    // Of an output: rows before `end` are complete.
+    void commit_until(int64_t slice, int64_t end) {
+        if (end < all.end && end < next + batch) return;
+        move(tensor, group, slice, {next, end}, view);
+        next = end;
+    }
+    void fetch_all(Range slices) {
+        for (int64_t slice = slices.begin; slice < slices.end; ++slice) {
+            start_slice();
+            fetch_until(slice, all.end);
+        }
+    }
+    void commit_all(Range slices) {
+        for (int64_t slice = slices.begin; slice < slices.end; ++slice) {
+            start_slice();
+            commit_until(slice, all.end);
+        }
+    }
+};
+
+}  // namespace poolswap::POOLSWAP_ISA
