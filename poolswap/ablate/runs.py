@@ -39,7 +39,7 @@ class SiteMove(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     path: str
-    local: float
+    local: float | None
 
 
 class Result(BaseModel):

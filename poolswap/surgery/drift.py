@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
@@ -25,18 +26,18 @@ class SiteDrift(BaseModel):
     """Relative change |swapped - stock| / |stock| (Euclidean) of one site's output.
 
     `local` feeds the replacement what the stock layer was fed; `total` is inside the swapped model, where the sites
-    before it have moved its input too.
+    before it have moved its input too. None where shapes differ, or an output is not finite.
     """
 
     model_config = ConfigDict(frozen=True)
 
     path: str
-    local: float
-    total: float
+    local: float | None
+    total: float | None
 
 
 class Drift(BaseModel):
-    """How far the sites and the model's outputs moved on one seeded input. `output` is None where shapes differ."""
+    """How far the sites and the model's outputs moved on one seeded input. `output` is None as a site's."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,11 +73,11 @@ def measure_drift(
             restore(model)
     return Drift(
         sites=tuple(
-            SiteDrift(path=path, local=local[path], total=relative_distance(swapped[path], stock[path]))
+            SiteDrift(path=path, local=local[path], total=_moved(swapped[path], stock[path]))
             for path in plan.paths
             if path in stock and path in swapped
         ),
-        output=relative_distance(after, before) if [t.shape for t in after] == [t.shape for t in before] else None,
+        output=_moved(after, before),
     )
 
 
@@ -101,6 +102,11 @@ def _seeing(
             handle.remove()
 
 
-def _local(replacement: nn.Module, inputs: list[Tensor], stock: list[Tensor]) -> float:
+def _local(replacement: nn.Module, inputs: list[Tensor], stock: list[Tensor]) -> float | None:
     with torch.no_grad():
-        return relative_distance([replacement(x) for x in inputs], stock)
+        return _moved([replacement(x) for x in inputs], stock)
+
+
+def _moved(after: list[Tensor], before: list[Tensor]) -> float | None:
+    distance = relative_distance(after, before)
+    return distance if isfinite(distance) else None

@@ -214,6 +214,13 @@ def test_drift_measures_and_leaves_no_trace(net):
     assert net(x).isfinite().all()
 
 
+def test_a_site_whose_output_has_another_shape_has_no_drift_and_a_file_says_so():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    drift = measure_drift(model, plan_for(model, to="spp"), SIZE)
+    assert (drift.sites[0].local, drift.sites[0].total) == (None, None)
+    assert type(drift).model_validate_json(drift.model_dump_json()) == drift
+
+
 def test_drift_of_an_equal_operator_is_zero():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2))
     drift = measure_drift(net, plan_for(net, to="soft:beta=0"), SIZE)

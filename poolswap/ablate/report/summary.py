@@ -271,7 +271,7 @@ def _strips(grid: Grid, rows: Sequence[Row], results: Mapping[str, Result]) -> l
         return strips
     for to in dict.fromkeys(cell.to for cell in grid.cells if cell.to):
         cells = [cell for cell in grid.cells if cell.to == to and cell.key in results]
-        moved: dict[str, float] = {}
+        moved: dict[str, float | None] = {}
         for cell in sorted(cells, key=lambda cell: (cell.adapt == "scratch", -cell.layers)):
             for site in results[cell.key].sites:
                 moved.setdefault(site.path, site.local)
