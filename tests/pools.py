@@ -13,7 +13,14 @@ from poolswap.operators.registry import OPERATORS, parse_operator
 # Every operator, with its options where they change what it computes.
 VARIANTS = (
     *(name for name, operator in OPERATORS.items() if operator.window),
-    *("lp:p=3,learn=true", "mixed:per_channel=true", "mixed:random=true", "gated:per_channel=true"),
+    *(
+        "lp:p=3,learn=true",
+        "gem:per_channel=true",
+        "lse:r=2,learn=true",
+        "mixed:per_channel=true",
+        "mixed:random=true",
+        "gated:per_channel=true",
+    ),
     *("dpp:asymmetric=true", "s3:grid=4", "blur:taps=5", "blur:of=avg"),
 )
 

@@ -120,6 +120,21 @@ def window_count(x: Tensor, geometry: Geometry) -> Tensor:
     return real_elements(x, geometry).sum(0).clamp(min=1).to(x.dtype)
 
 
+def log_mean_exp(x: Tensor, real: Tensor | None = None) -> Tensor:
+    """The logarithm of the mean of e^x over the first axis, of `real` elements alone; exact for small x too."""
+    if real is None:
+        top = x.detach().amax(0)
+        return top + _expm1(x - top).mean(0).log1p()
+    top = torch.where(real, x, -inf).detach().amax(0)
+    grown = _expm1(torch.where(real, x - top, 0.0))
+    return top + (grown.sum(0) / real.sum(0).clamp(min=1).to(x.dtype)).log1p()
+
+
+def _expm1(x: Tensor) -> Tensor:
+    """e^x - 1 of x <= 0, in operations that ONNX has."""
+    return (x / 2).tanh() * (x.exp() + 1)
+
+
 def frame(x: Tensor, geometry: Geometry, fill: float) -> Tensor:
     """x padded with `fill`, or cut, to exactly what its windows cover: they need neither padding nor ceil_mode now."""
     spatial = x.shape[-geometry.dims :]

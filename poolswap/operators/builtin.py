@@ -9,8 +9,10 @@ from poolswap.nn.ada import AdaPool, EDSCWPool
 from poolswap.nn.blur import BlurPool
 from poolswap.nn.dpp import DPPool
 from poolswap.nn.gated import GatedPool
+from poolswap.nn.gem import GeMHead, GeMPool
 from poolswap.nn.lip import LIPool
 from poolswap.nn.lp import LpPool
+from poolswap.nn.lse import LSEHead, LSEPool
 from poolswap.nn.mixed import MixedPool
 from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool, soft_head
@@ -24,6 +26,8 @@ _ALL = (
     Operator("max", MaxPool),
     Operator("avg", AvgPool),
     Operator("lp", LpPool),
+    Operator("gem", GeMPool, GeMHead),
+    Operator("lse", LSEPool, LSEHead),
     Operator("mixed", MixedPool),
     Operator("gated", GatedPool),
     Operator("stochastic", StochasticPool),

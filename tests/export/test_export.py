@@ -75,8 +75,12 @@ def test_every_operator_can_be_exported(to, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
-def test_a_head_by_a_spatial_pyramid(to, tmp_path):
-    model, manifest, checkpoint = swapped(tmp_path, "timm:test_resnet", (3, 64, 64), to="spp", include_global=False)
+@pytest.mark.parametrize("operator", [name for name, operator in OPERATORS.items() if operator.head])
+def test_a_head_by_every_operator_of_heads(operator, to, tmp_path):
+    model, manifest, checkpoint = swapped(
+        tmp_path, "timm:test_resnet", (3, 64, 64), layers=None, swaps=[("global_pool*", operator)]
+    )
+    assert [swap.to for swap in manifest.plan.swaps] == [operator]
     assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
 
 

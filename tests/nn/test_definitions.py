@@ -37,6 +37,10 @@ DEFINITIONS = {
     "soft:beta=2": lambda w: ((2 * w).softmax(0) * w).sum(),
     "lp:p=3": lambda w: (w.abs() ** 3).mean() ** (1 / 3),
     "lp:p=2.5,learn=true": lambda w: (w.abs() ** 2.5).mean() ** (1 / 2.5),
+    "gem": lambda w: (w.clamp(min=1e-6) ** 3).mean() ** (1 / 3),
+    "gem:p=-2": lambda w: (w.clamp(min=1e-6) ** -2).mean() ** (-1 / 2),
+    "lse:r=2": lambda w: (2 * w).exp().mean().log() / 2,
+    "lse:r=0.5,learn=true": lambda w: (w / 2).exp().mean().log() * 2,
     "mixed": lambda w: w.max() / 2 + w.mean() / 2,
     "mixed:random=true": lambda w: w.max() / 2 + w.mean() / 2,
     "stochastic": lambda w: (w.relu() ** 2).sum() / w.relu().sum() if w.max() > 0 else w.sum() * 0,
@@ -75,6 +79,67 @@ def test_lp_learns_p():
     module(x).sum().backward()
     assert module.raw_p.grad.abs() > 1e-3
     assert make("lp:p=500,learn=true").exponent(torch.float64).item() == pytest.approx(500)
+
+
+def test_gem_of_1_is_the_average_of_clamped_values_and_of_a_large_p_their_maximum():
+    x = distinct(2, 2, 7, 7)
+    clamped = x.clamp(min=1e-6)
+    torch.testing.assert_close(make("gem:p=1")(x), stock("avg", STEM)(clamped))
+    torch.testing.assert_close(make("gem:p=3000")(x), stock("max", STEM)(clamped), rtol=1e-3, atol=0)
+    torch.testing.assert_close(make("gem:p=1e-9")(x), make("gem:p=1e-4")(x))  # at 0 it would be the geometric mean
+
+
+def test_gem_refuses_0():
+    with pytest.raises(InputError, match="p must not be 0"):
+        make("gem:p=0")
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-3, 1, 3, 1e3, 1e6, 1e30, -1e-3, -3, -1e3])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-6, 1.0, 1e30, 1e35])
+def test_gem_is_finite_for_every_p_and_every_x(p, scale):
+    module = make(f"gem:p={p}").float()
+    x = (distinct(1, 2, 7, 7, dtype=torch.float32) / 2 * scale).requires_grad_()
+    y = module(x)
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert module.p.grad.isfinite().all()
+    clamped = x.detach().clamp(min=1e-6)
+    assert (y <= stock("max", STEM)(clamped) * 1.0001).all()
+
+
+def test_gem_of_a_learnt_p_passes_through_0():
+    module, x = make("gem"), distinct(2, 2, 7, 7).abs()
+    with torch.no_grad():
+        module.p.zero_()
+    module(x).sum().backward()
+    assert module.p.grad > 1e-3  # the geometric mean is no dead point
+
+
+def test_lse_of_a_small_r_is_the_average_and_of_a_large_r_the_maximum():
+    x = distinct(2, 2, 7, 7)
+    torch.testing.assert_close(make("lse:r=1e-6")(x), stock("avg", STEM)(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(make("lse:r=1e5")(x), stock("max", STEM)(x), rtol=0, atol=1e-4)
+    assert make("lse:r=1e5").float()(x.float() * 1e38).isfinite().all()
+
+
+@pytest.mark.parametrize("r", ["0", "-1", "inf"])
+def test_lse_refuses_what_is_no_temperature(r):
+    with pytest.raises(InputError, match="r must be positive"):
+        make(f"lse:r={r}")
+
+
+def test_lse_learns_its_temperature():
+    module, x = make("lse:r=2,learn=true"), distinct(2, 2, 7, 7)
+    module(x).sum().backward()
+    assert module.log_r.grad.abs() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gem", "lse:learn=true"])
+def test_a_learnt_mean_starts_as_average_pooling_in_its_place(name):
+    x = distinct(2, 2, 7, 7).abs()
+    torch.testing.assert_close(make(name, start="avg")(x), stock("avg", STEM)(x), rtol=0.01, atol=0.01)
+    assert (make(name, start="max")(x) - make(name)(x)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("logit", "op"), [(1e4, "max"), (-1e4, "avg")])
