@@ -1,7 +1,9 @@
 """A user's own operator: from a file that the user names, or from an installed package's entry point."""
 
+import json
 import os
 import re
+import shlex
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn import HeadSite, WindowSite
@@ -152,12 +155,33 @@ def test_an_entry_point_is_loaded_when_it_is_named(file, monkeypatch):
     assert "mine" in caught.value.hint
 
 
-def test_the_operator_of_the_documentation_works(file):
-    page = Path(__file__).parents[2] / "docs" / "operators.md"
-    code = re.search(r"```python\n(# pool.py\n.*?)```", page.read_text(), flags=re.DOTALL)
-    file.write_text(code[1])
-    operator, options = parse_operator(f"{file}:Midrange:scale=2")
-    module, x = operator.make(WindowSite(GEOMETRY, channels=3), options), torch.randn(2, 3, 4, 4)
-    expected = torch.nn.functional.max_pool2d(x, 2) + torch.nn.functional.avg_pool2d(x, 2)
-    torch.testing.assert_close(module(x), expected)
+PAGE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
+(EXAMPLE,) = re.findall(r"```python\n(# pool.py\n.*?)```\n\n```\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_the_operator_of_the_documentation_converts_verifies_and_exports(tmp_path, monkeypatch, capsys):
+    code, commands = EXAMPLE
+    assert len(code.splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    Path("pool.py").write_text(code)
+    convert, verify, export = (
+        shlex.split(line)[1:] for line in commands.replace("resnet50d", "test_resnet").splitlines()
+    )
+    assert main([*convert, "--input-size", "3,32,32", "--json"]) == 0
+    swaps = json.loads(capsys.readouterr().out)["plan"]["swaps"]
+    assert {swap["to"] for swap in swaps} == {"pool.py:midrange"}
+    assert {swap["site"]["scope"] for swap in swaps} == {"window", "global"}
+    assert main(verify) == 0
+    assert main(verify[:-1]) == 2  # without --trust-code
+    assert main(export) == 0
+    assert Path("test_resnet-midrangepool.onnx").is_file()
+
+
+@pytest.mark.parametrize("site", [WindowSite(Geometry.make(2, 2), channels=3), HeadSite(keepdim=True, channels=3)])
+def test_the_operator_of_the_documentation_is_halfway_between_max_and_mean(site, tmp_path):
+    path = tmp_path / "pool.py"
+    path.write_text(EXAMPLE[0])
+    operator, options = parse_operator(f"{path}:midrange:scale=2")
+    module, x = operator.make(site, options), torch.randn(2, 3, 2, 2)
+    torch.testing.assert_close(module(x), x.amax((2, 3), keepdim=True) + x.mean((2, 3), keepdim=True))
     assert list(module.state_dict()) == ["scale"]
