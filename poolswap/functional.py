@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from poolswap.geometry import Geometry, Size
-from poolswap.ops import eager_soft_pool, is_eager, soft_pool
+from poolswap.ops import eager_soft_pool, is_eager, observed_soft_pool, soft_pool
 from poolswap.ops.tracing import is_traced
 from poolswap.ops.windows import Windows
 
@@ -101,8 +101,13 @@ def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta
 
 
 # Symbolic sizes cannot be kept, so these serve eager calls alone.
-_place = lru_cache(maxsize=1024)(Windows.place)
-_make = lru_cache(maxsize=1024)(Geometry.make)
+_make = lru_cache(maxsize=1024, typed=True)(Geometry.make)
+
+
+@lru_cache(maxsize=1024)
+def _place(geometry: Geometry, shape: tuple[int, ...], dtype: torch.dtype) -> Windows:
+    _check(shape, dtype, geometry.dims)
+    return Windows.place(geometry, shape[-geometry.dims :])
 
 
 def _pool(
@@ -116,18 +121,17 @@ def _pool(
     beta: Beta,
 ) -> Tensor:
     eager = is_eager(x)
-    sizes = (kernel_size, stride, padding, dilation)
-    kept = eager and all(size is None or isinstance(size, int | tuple) for size in sizes)
-    make = _make if kept else Geometry.make
+    lists = isinstance(kernel_size, list) or isinstance(stride, list) or isinstance(padding, list)
+    make = _make if eager and not lists and not isinstance(dilation, list) else Geometry.make
     return _pool_windows(x, make(dims, kernel_size, stride, padding, dilation, ceil_mode), beta, eager)
 
 
 def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Tensor:
-    check_input(x, geometry.dims)
-    windows = (_place if eager else Windows.place)(geometry, x.shape[-geometry.dims :])
     if eager:
+        windows = _place(geometry, x.shape, x.dtype)
         return eager_soft_pool(x, beta if isinstance(beta, Tensor) else _constant(beta, x.device), windows)
-    return soft_pool(x, _as_tensor(beta, x), windows)
+    check_input(x, geometry.dims)
+    return observed_soft_pool(x, _as_tensor(beta, x), Windows.place(geometry, x.shape[-geometry.dims :]))
 
 
 @lru_cache(maxsize=64)
@@ -138,10 +142,14 @@ def _constant(beta: float, device: torch.device) -> Tensor:
 
 def check_input(x: Tensor, dims: int) -> None:
     """Refuse what no pooling layer takes: another rank than dims + 1 or dims + 2, or integers."""
-    if x.dim() not in (dims + 1, dims + 2):
-        raise ValueError(f"{dims}d pooling takes {dims + 1} or {dims + 2} dimensions, not {tuple(x.shape)}")
-    if not x.dtype.is_floating_point:
-        raise TypeError(f"{dims}d pooling takes floating point, not {x.dtype}")
+    _check(x.shape, x.dtype, dims)
+
+
+def _check(shape: Sequence[int], dtype: torch.dtype, dims: int) -> None:
+    if len(shape) not in (dims + 1, dims + 2):
+        raise ValueError(f"{dims}d pooling takes {dims + 1} or {dims + 2} dimensions, not {tuple(shape)}")
+    if not dtype.is_floating_point:
+        raise TypeError(f"{dims}d pooling takes floating point, not {dtype}")
 
 
 def _adaptive(x: Tensor, sizes: list[int], beta: Tensor, axis: int) -> Tensor:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 from torch import Tensor
 
@@ -88,7 +89,13 @@ def current(device_type: str) -> Backend:
 
 def implementation(device_type: str) -> tuple[Forward, Backward]:
     """(forward, backward) for tensors of this device type, by what was requested."""
-    return current(device_type).implementation()
+    code = _code(device_type, _requested.get())
+    return code.forward, code.backward
+
+
+@cache
+def _code(device_type: str, name: str) -> ModuleType:
+    return _module(select(device_type, name).module)
 
 
 @cache

@@ -19,10 +19,10 @@ _LARGEST = 2**31 - 1  # torch's own pools count in 32 bits
 
 def check_memory(tensor: Tensor) -> None:
     """Raises ValueError unless the tensor's storage holds all of its elements."""
+    held = tensor.untyped_storage().nbytes()
     dense = tensor.is_contiguous() or layout_of(tensor) is not torch.contiguous_format
-    reach = tensor.numel() if dense else _reach(tensor)
-    if reach and (tensor.storage_offset() + reach) * tensor.itemsize > tensor.untyped_storage().nbytes():
-        held = tensor.untyped_storage().nbytes()
+    needed = tensor.nbytes if dense else _reach(tensor) * tensor.itemsize
+    if needed and tensor.storage_offset() * tensor.itemsize + needed > held:
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} lies outside of its storage of {held} bytes")
 
 

@@ -59,7 +59,7 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
         return reference.forward(x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
     y = _empty(x, call.output_shape, call.layout)
-    x = _arranged(x, call)
+    x = _arranged(x, call.layout)
     threads = torch.get_num_threads() if call.shared else 1
     _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), threads))
     return _as_expected(y, call)
@@ -70,8 +70,8 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     if x.dtype not in _DTYPES:
         return reference.backward(grad, x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
-    dx = _empty(x, x.shape, call.layout)
-    x, grad = _arranged(x, call), grad.contiguous(memory_format=call.layout)
+    x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)
+    dx = torch.empty_like(x)
     pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
     threads = torch.get_num_threads() if call.shared else 1
     _check(_library().poolswap_backward(call.address, beta.item(), *pointers, threads))
@@ -84,11 +84,11 @@ def _empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format) ->
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
-def _arranged(x: Tensor, call: Description) -> Tensor:
-    """x as the kernel sees it; a copy where it lies otherwise."""
-    if call.layout is torch.contiguous_format:
+def _arranged(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """x as the kernel sees it: a copy where it lies otherwise."""
+    if layout is torch.contiguous_format:
         return x if x.is_contiguous() else x.contiguous()
-    return x  # it had this layout to begin with
+    return x.contiguous(memory_format=layout)
 
 
 @lru_cache(maxsize=1024)

@@ -85,10 +85,10 @@ ARGUMENTS = {
 
 DEFAULT_DEVICE = """
 for layout in (torch.contiguous_format, torch.channels_last):
-    x = sample(layout, device="cpu").requires_grad_()
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=layout).requires_grad_()
     with torch.device("meta"):
         y = soft_pool2d(x, 3, 2, 1)
-        y.backward(grad(device="cpu"))
+        y.backward(grad(2, 3, 4, 4, device="cpu"))
     assert y.device.type == x.grad.device.type == "cpu"
     assert x.grad.sum().isfinite()
 """
