@@ -18,6 +18,11 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if all("::" in argument for argument in config.args) else None
 
 
+def pytest_collection_modifyitems(items):
+    """The README's commands take longest: begun first, they keep nobody waiting at the end."""
+    items.sort(key=lambda item: item.name != "test_the_commands_of_a_page_run_in_its_order[README.md]")
+
+
 @pytest.fixture
 def three_threads():
     """For what holds only, or only says something, where torch has threads to give work to."""
