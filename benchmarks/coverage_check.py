@@ -101,14 +101,16 @@ class _Kernels(TorchDispatchMode):
         if name.removeprefix("mkldnn_").startswith(("max_pool", "avg_pool")) and "backward" not in name:
             y = output[0] if isinstance(output, tuple) else output
             op = "max" if "max" in name else "avg"
-            if not (op == "avg" and _is_whole_map(args[0], args[1])):
+            if not (op == "avg" and _is_whole_map(args[0], args[1], y)):
                 self.ran.append((op, y.numel()))
         return output
 
 
-def _is_whole_map(x: Tensor, kernel: Sequence[int]) -> bool:
-    spatial = tuple(x.shape[-len(kernel) :])
-    return spatial == tuple(kernel) and prod(kernel) >= 9
+def _is_whole_map(x: Tensor, kernel: Sequence[int], y: Tensor) -> bool:
+    """Whether the one window of an output of size 1 is the whole map, or larger than it."""
+    kernel = tuple(kernel) * (x.dim() - 2) if len(kernel) == 1 else tuple(kernel)
+    spatial, single = x.shape[-len(kernel) :], y.shape[-len(kernel) :].numel() == 1
+    return single and all(k >= n for k, n in zip(kernel, spatial, strict=True)) and prod(kernel) >= 9
 
 
 def run(model: nn.Module, inputs: Any) -> tuple[list[tuple[str, int]], list[tuple[int, ...]]]:

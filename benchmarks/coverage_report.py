@@ -130,3 +130,43 @@ def _families(rows: Iterable[Row]) -> tuple[list[str], list[str]]:
             f"| {name} | {len(members)} | {len(pooling)} | {' | '.join(map(str, sums))} | {second} | {trains} |"
         )
     return lines, without
+
+
+def write_libraries(page: Path, table: Path) -> None:
+    """Put the table of the other libraries (CSV) into the page, in the place of the one that is there."""
+    start, end = "<!-- libraries -->", "<!-- /libraries -->"
+    text = page.read_text(encoding="utf-8")
+    head, _, rest = text.partition(start)
+    tail = rest.partition(end)[2]
+    page.write_text(f"{head.rstrip()}\n\n{start}\n{_libraries(table)}\n{end}\n{tail.lstrip()}", encoding="utf-8")
+
+
+def _libraries(table: Path) -> str:
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    swapped = [row for row in rows if row["restores"] != "-"]
+    lines = [
+        "## Other libraries",
+        "",
+        f"Made by `python benchmarks/coverage_libraries.py`: {len(rows)} architectures of "
+        f"{len({row['library'] for row in rows})} libraries, random weights, on the CPU; {len(swapped)} have pools to "
+        f"replace, {sum(bool(row['problem']) for row in rows)} a problem. One row per architecture: "
+        "[coverage-libraries.csv](coverage-libraries.csv). Trains, exports, restores: of those that were swapped, how "
+        "many do, of how many whose stock model does.",
+        "",
+        "| library | architectures | swapped | ran | found | left | trains | exports | restores |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for library in dict.fromkeys(row["library"] for row in rows):
+        mine = [row for row in rows if row["library"] == library]
+        answers = [[row[key] for row in mine if row[key] != "-"] for key in ("trains", "exports", "restores")]
+        sums = [sum(int(row[key]) for row in mine) for key in ("ran", "found", "left")]
+        cells = [library, len(mine), sum(row["restores"] != "-" for row in mine), *sums]
+        cells += [f"{given.count('yes')} of {len(given)}" for given in answers]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        for reason in filter(None, (row["why_left"], row["problem"])):
+            reasons[reason].append(f"{row['library']} {row['model']}")
+    lines += ["", *(f"- {reason}: {', '.join(names)}" for reason, names in reasons.items())]
+    return "\n".join(lines)

@@ -11,7 +11,9 @@ from torch import nn
 
 from poolswap.checkpoint import load_checkpoint
 from poolswap.errors import InputError
+from poolswap.manifest import is_checkpoint
 from poolswap.models.load import ModelSpec, create_model
+from poolswap.models.package import FOLDER, folder_of
 
 
 def load_model(
@@ -28,10 +30,15 @@ def load_model(
 ) -> tuple[nn.Module, ModelSpec]:
     """(model in eval mode, its spec) from a name, or rebuilt from a poolswap checkpoint alone.
 
-    Names: NAME, timm:NAME, torchvision:NAME, path/to/net.py:factory; the keyword arguments are those of
+    Names: NAME, timm:NAME, torchvision:NAME, hf-hub:ORG/NAME, local-dir:PATH or a folder with a config.json (one that
+    poolswap exported is its checkpoint), path/to/net.py:factory; the keyword arguments are those of
     `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
     user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
     """
+    folder = folder_of(reference)
+    if folder is not None:
+        own = folder / "model.safetensors"
+        reference = own if is_checkpoint(own) else f"{FOLDER}{folder}"
     if not is_checkpoint_path(reference):
         return create_model(
             str(reference),

@@ -73,6 +73,17 @@ class Saved:
     intact: bool
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether there is a file here that says it is a poolswap checkpoint."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def read_manifest(path: Path | str) -> Manifest:
     """What a checkpoint says of itself, without its weights. Raises InputError as `read` does."""
     return read(Path(path), weights=False).manifest

@@ -1,4 +1,4 @@
-"""Name -> (model, ModelSpec): timm, torchvision, or the user's own file.py:factory."""
+"""Name -> (model, ModelSpec): timm, torchvision, a package of timm's, or the user's own file.py:factory."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from poolswap.errors import InputError, first_line
 from poolswap.models.names import Source, resolve
+from poolswap.models.package import FOLDER, HUB, Package, read_package
 from poolswap.models.torchvision import (
     build_torchvision,
     default_size,
@@ -93,14 +94,15 @@ def create_model(
     torch's generator is left as it was. The network is touched only for "pretrained". Raises InputError for a name,
     argument or file that does not fit, and for pretrained weights that cannot be had.
     """
-    source, name, note = resolve(reference)
+    package = read_package(reference)
+    source, name, note = resolve(f"timm:{package.architecture}" if package else reference)
     spec = ModelSpec(
         source=source,
         name=name,
         input_size=tuple(input_size or _IMAGE),
-        num_classes=num_classes,
-        in_chans=in_chans,
-        model_args=dict(model_args or {}),
+        num_classes=num_classes or (package.num_classes if package else None),
+        in_chans=in_chans or (package.in_chans if package else None),
+        model_args={**(package.model_args if package else {}), **(model_args or {})},
         weights=Weights(kind="random", seed=seed),
     )
     if input_size is not None:
@@ -108,7 +110,7 @@ def create_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         if weights == "pretrained":
-            model, spec, remark = _pretrained(spec)
+            model, spec, remark = _pretrained(spec, package)
         else:
             model, remark = _make(spec, initialise=weights == "random")
     if weights not in ("random", "pretrained"):
@@ -117,7 +119,8 @@ def create_model(
         spec = _with(spec, weights=Weights(kind="file", origin=path.name, sha256=sha256_of(path)))
     spec = _with(spec, note="; ".join(filter(None, [note, remark])) or None)
     if input_size is None:
-        spec = _with(spec, input_size=_default_input_size(model, spec))
+        packaged = package.input_size if package and not in_chans else None
+        spec = _with(spec, input_size=packaged or _default_input_size(model, spec))
     return (model.to(device) if device is not None else model).eval(), spec
 
 
@@ -163,7 +166,7 @@ def _make(
         raise InputError(f"{spec.name!r} is not a {spec.source} model")
     given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
     arguments = {**spec.model_args, **{key: value for key, value in given.items() if value is not None}}
-    with torch.device(device or "cpu") as place:
+    with torch.device(device or "cpu") as on:
         if source == "file":
             return make_from_file(name, arguments)
         for key in spec.model_args:
@@ -174,13 +177,16 @@ def _make(
                 )
         try:
             if source == "timm":
-                return timm.create_model(name, pretrained=fetch, **arguments), None
+                packaged = (
+                    spec.weights.origin if fetch and (spec.weights.origin or "").startswith((HUB, FOLDER)) else None
+                )
+                return timm.create_model(packaged or name, pretrained=fetch, **arguments), None
             entry = spec.weights.origin if spec.weights.kind == "pretrained" else None
             return build_torchvision(name, arguments, weights=entry, fetch=fetch, initialise=initialise), None
         except InputError:
             raise
         except Exception as error:
-            unable = place.type == "meta" and isinstance(error, RuntimeError)
+            unable = on.type == "meta" and isinstance(error, RuntimeError)
             if fetch or unable or not arguments:
                 raise
             shown = ", ".join(f"{key}={value}" for key, value in arguments.items())
@@ -189,13 +195,18 @@ def _make(
             ) from error
 
 
-def _pretrained(spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str | None]:
+def _pretrained(spec: ModelSpec, package: Package | None) -> tuple[nn.Module, ModelSpec, str | None]:
     """(model, spec, note). A classifier of another width is new, and drawn from the seed."""
     if spec.source == "file":
         raise InputError(f"{spec.name} has no pretrained weights", "load them with weights=FILE")
     seed, note = None, None
     if spec.source == "torchvision":
         origin = default_weights(spec.name)
+    elif package is not None:
+        origin = package.origin
+        if spec.num_classes != package.num_classes:
+            seed = spec.weights.seed
+            note = f"the classifier is new, its weights random (seed {seed})"
     else:
         cfg = get_pretrained_cfg(spec.name)
         if not timm.is_model_pretrained(spec.name):

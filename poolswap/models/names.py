@@ -44,7 +44,10 @@ def resolve(reference: str) -> tuple[Source, str, str | None]:
         if not is_torchvision(name):
             raise _unknown(reference, [f"torchvision:{known}" for known in torchvision.models.list_models()])
         return "torchvision", name, None
-    raise InputError(f"unknown model source {prefix!r}", "write NAME, timm:NAME, torchvision:NAME or net.py:factory")
+    raise InputError(
+        f"unknown model source {prefix!r}",
+        "write NAME, timm:NAME, torchvision:NAME, hf-hub:ORG/NAME, local-dir:PATH or net.py:factory",
+    )
 
 
 def _timm_name(name: str) -> tuple[str, str | None]:

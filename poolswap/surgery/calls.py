@@ -95,8 +95,10 @@ class PoolingCall:
         return self.op == "max" and centred
 
     def covers(self, shape: Sequence[int]) -> bool:
-        """Whether the window is the whole map of an input of this shape."""
-        return self.geometry is not None and tuple(shape[-self.dims :]) == self.geometry.kernel_size
+        """Whether the window is the whole map of an input of this shape, or larger than it."""
+        return self.geometry is not None and all(
+            k >= n for k, n in zip(self.geometry.kernel_size, shape[-self.dims :], strict=True)
+        )
 
     def __str__(self) -> str:
         """Geometry, grid or axes in short form."""

@@ -1,0 +1,68 @@
+"""A timm model packaged with its configuration: hf-hub:org/name, local-dir:PATH, or a folder with a config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm.models import load_model_config_from_hf
+from timm.models._hub import load_model_config_from_path
+
+from poolswap.errors import InputError, first_line
+
+HUB, FOLDER = "hf-hub:", "local-dir:"
+
+
+@dataclass(frozen=True)
+class Package:
+    """What the configuration says: an architecture of timm's and its arguments. `origin` is where its weights are."""
+
+    origin: str
+    architecture: str
+    model_args: dict[str, Any]
+    num_classes: int | None
+    in_chans: int | None
+    input_size: tuple[int, ...] | None
+
+
+def folder_of(reference: str | Path) -> Path | None:
+    """The folder that a reference names: local-dir:PATH, or the plain path of a folder with a config.json."""
+    text = str(reference)
+    if text.startswith(FOLDER):
+        return Path(text.removeprefix(FOLDER))
+    return Path(text) if (Path(text) / "config.json").is_file() else None
+
+
+def read_package(reference: str) -> Package | None:
+    """The package that a reference names, or None for any other name; its weights are not touched.
+
+    hf-hub: reads the Hub, or its cache. Raises InputError where there is no configuration of a timm model.
+    """
+    folder = folder_of(reference)
+    if folder is None and not reference.startswith(HUB):
+        return None
+    try:
+        if folder is not None:
+            origin, (cfg, architecture, model_args) = f"{FOLDER}{folder}", load_model_config_from_path(folder)
+        else:
+            origin = reference
+            cfg, architecture, model_args = load_model_config_from_hf(reference.removeprefix(HUB))
+    except OSError as error:
+        hint = "go online once to fill the cache" if folder is None else "give a folder that timm's save_for_hf made"
+        raise InputError(f"{reference} has no configuration that can be read: {first_line(error)}", hint) from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"the config.json of {reference} is not one of a timm model: {first_line(error)}",
+            "write a factory in a file of your own: path/to/net.py:factory",
+        ) from error
+    args = dict(model_args or {})
+    size = cfg.get("input_size")
+    return Package(
+        origin=origin,
+        architecture=architecture,
+        num_classes=args.pop("num_classes", cfg.get("num_classes")),
+        in_chans=args.pop("in_chans", size[0] if size else None),
+        model_args=args,
+        input_size=tuple(size) if size else None,
+    )
