@@ -68,6 +68,8 @@ def write_report(rows: Sequence[Row], architectures: int, page: Path, table: Pat
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    if (others := page.with_name("coverage-libraries.csv")).exists():
+        write_libraries(page, others)
 
 
 def _cell(value: Any) -> Any:
@@ -168,5 +170,5 @@ def _libraries(table: Path) -> str:
     for row in rows:
         for reason in filter(None, (row["why_left"], row["problem"])):
             reasons[reason].append(f"{row['library']} {row['model']}")
-    lines += ["", *(f"- {reason}: {', '.join(names)}" for reason, names in reasons.items())]
+    lines += ["", *(f"- stays: {reason} ({', '.join(names)})" for reason, names in reasons.items())]
     return "\n".join(lines)
