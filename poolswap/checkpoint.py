@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,10 @@ class Verification(BaseModel):
         return all(check.ok for check in self.checks)
 
 
-def default_name(spec: ModelSpec, plan: Plan) -> str:
-    """`resnet50-softpool.safetensors`, after the model and the operators that the plan brings in."""
-    operators = "-".join(name.rpartition(":")[2] for name in plan.operators)
-    stem = spec.name.rpartition(":")[2] if spec.source == "file" else spec.name
-    return f"{stem.replace('/', '-')}-{operators}pool.safetensors"
+def default_name(model: str, operators: Iterable[str]) -> str:
+    """`resnet50-softpool.safetensors`, after the names of the model and of the operators that a plan brings in."""
+    coming = "-".join(name.rpartition(":")[2] for name in operators)
+    return f"{model.rpartition(':')[2].replace('/', '-')}-{coming}pool.safetensors"
 
 
 def save_checkpoint(

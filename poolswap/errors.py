@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -18,7 +21,35 @@ class ExitCode(IntEnum):
 
 def first_line(error: BaseException) -> str:
     """What an exception of somebody else's says, in one line: its first, or its class where it says nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# What pydantic says of a value, and what a person would.
+_LIMITS = {"less": "at most", "greater": "at least"}
+_WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^(Value error|Assertion failed), ", ""),
+    (r"^Input should be a valid integer.*", "must be a whole number"),
+    (r"^Input should be a valid (number|string|boolean|dictionary|list|tuple).*", r"must be a \1"),
+    (r"^Input should be (less|greater) than or equal to (\S+)", lambda m: f"must be {_LIMITS[m[1]]} {m[2]}"),
+    (r"^Input should be ", "must be "),
+    (r"^Extra inputs are not permitted", "there is no such field"),
+    (r"^Field required", "is missing"),
+)
+
+
+def in_words(message: str) -> str:
+    """pydantic's message about a value, as a person would say it."""
+    for pattern, words in _WORDS:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def nearest(word: str, known: Iterable[str], lead: str = "did you mean") -> str | None:
+    """`did you mean first?` where a known word is close, or None."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"{lead} {close[0]}?" if close else None
 
 
 class PoolswapError(Exception):

@@ -36,11 +36,11 @@ def check_writable(path: Path, *, force: bool) -> None:
     if os.path.lexists(path) and not force:
         raise _exists(path)
     if path.is_dir():
-        raise InputError(f"{path} is a folder", "name a file with --out")
+        raise InputError(f"{path} is a folder", "name a file")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere with --out")
+        raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere")
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
             yield folder
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise InputError(f"{path} cannot be written: {reason}", "free some space, or use --out") from error
+        raise InputError(f"{path} cannot be written: {reason}", "free some space, or name a file elsewhere") from error
 
 
 def put(made: Path, path: Path, *, force: bool) -> None:
@@ -174,4 +174,4 @@ def _put_new(made: Path, path: Path) -> None:
 
 
 def _exists(path: Path) -> InputError:
-    return InputError(f"{path} exists already", "replace it with --force, or name another file with --out")
+    return InputError(f"{path} exists already", "replace it with force=True, or name another file")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from poolswap.errors import CheckError, InputError
+from poolswap.errors import CheckError, InputError, in_words
 from poolswap.example import KeptExample
 from poolswap.files import atomic_path
 from poolswap.fingerprint import Fingerprint
@@ -132,7 +132,9 @@ def _manifest(text: str, path: Path) -> Manifest:
     except (ValidationError, ValueError, RecursionError) as error:
         where = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         field = ".".join(map(str, where["loc"])) or "metadata"
-        raise InputError(f"the metadata of {path} is damaged: {field}: {where['msg']}", "make it again") from None
+        raise InputError(
+            f"the metadata of {path} is damaged: {field}: {in_words(str(where['msg']))}", "make it again"
+        ) from None
     size = manifest.model.input_size
     if (
         len(size) not in (2, 3, 4)

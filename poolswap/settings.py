@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, in_words, nearest
 
 
 class Settings(BaseModel):
@@ -35,7 +36,9 @@ class Settings(BaseModel):
         try:
             document = parse(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"cannot read the {cls.noun} {path}: {error.strerror or error}") from None
+            raise InputError(
+                f"cannot read the {cls.noun} {path}: {error.strerror or error}", "check the path"
+            ) from None
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise InputError(f"{path} is not a {cls.noun}: {' '.join(str(error).split())}", cls._hint()) from None
         if not isinstance(document, dict):
@@ -53,9 +56,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "document"
-            hint = f"the fields are {', '.join(cls.model_fields)}" if first["type"] == "extra_forbidden" else None
+            hint = None
+            if first["type"] == "extra_forbidden":
+                hint = nearest(where, cls.model_fields) or f"the fields are {', '.join(cls.model_fields)}"
+            elif first["type"] == "literal_error":
+                hint = nearest(str(first["input"]), re.findall(r"'(.*?)'", first["msg"]))
             of = f"the {cls.noun}'s" if origin is None else f"{origin} is not a {cls.noun}:"
-            raise InputError(f"{of} {where}: {first['msg']}", hint) from None
+            raise InputError(f"{of} {where}: {in_words(first['msg'])}", hint) from None
 
     @classmethod
     def _hint(cls) -> str:

@@ -28,7 +28,7 @@ def saved(tmp_path_factory):
     model, spec = load_model("timm:resnet18d", num_classes=7, input_size=SIZE)
     plan = make_plan(find_pools(model, SIZE), model=spec.reference, input_size=SIZE)
     swap_pools(model, plan)
-    path = tmp_path_factory.mktemp("saved") / default_name(spec, plan)
+    path = tmp_path_factory.mktemp("saved") / default_name(spec.name, plan.operators)
     save_checkpoint(model, path, spec=spec, plan=plan, recipe={"epochs": 1})
     return model, path
 

@@ -146,7 +146,7 @@ def test_an_edited_factory_does_not_verify(net, result, edited):
 
 def test_nothing_to_compare_is_said_and_is_no_yes(net, capsys):
     net("str(y.shape)")
-    assert main(["convert", "net.py:Net", "--out", "net.safetensors"]) == 0
+    assert main(["convert", "net.py:Net", "--output", "net.safetensors"]) == 0
     assert "nothing can be compared" in capsys.readouterr().err
     assert main(["verify", "net.safetensors", "--trust-code"]) == 1
     assert "nothing can be compared" in capsys.readouterr().err

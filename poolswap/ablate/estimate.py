@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil
 
-import torch
 from torch import nn
 
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.trial import load, recipe_of
+from poolswap.environment import find_device
 from poolswap.inputs import fitted, outputs_of, seeded_inputs
 from poolswap.measure import interleave
 from poolswap.measure.passes import forward_backward
@@ -27,7 +27,7 @@ def estimate_seconds(trials: Iterable[Trial]) -> float:
     if not trials:
         return 0.0
     first = trials[0]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(first.running.device)
     data, model, spec = load(first, device)
     forward, step = _times(model, spec.input_size, first.batch_size, device)
     total = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from poolswap.ablate.study import Adapt, Order, Study, parse_counts
+from poolswap.ablate.study import Adapt, Order, Running, Study, parse_counts
 from poolswap.errors import InputError
 from poolswap.load import load_model
 from poolswap.models.userfile import split_reference
@@ -26,7 +26,7 @@ class Trial(BaseModel):
     """One model to adapt and to measure: everything that its numbers depend on, and nothing else.
 
     `paths` are the layers that are replaced, none for the control. `files` are digests of the files that the model, the
-    weights and the operator come from.
+    weights and the operator come from. `running` is how to run it.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -46,11 +46,12 @@ class Trial(BaseModel):
     batch_size: int
     recalibrate_batches: int | None
     recipe: dict[str, Any]
+    running: Running = Field(default_factory=Running)
 
     @property
     def key(self) -> str:
-        """A short digest of the fields: the name of the trial's folder."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """A short digest of the fields but `running`: the name of the trial's folder."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"running"}), sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -104,6 +105,7 @@ def grid_of(study: Study) -> Grid:
         in_chans=study.in_chans,
         input_size=study.input_size,
         model_args=study.model_args,
+        trust_code=study.running.trust_code,
     )
     return make_grid(study, find_pools(model, spec.input_size))
 
@@ -164,6 +166,7 @@ def _common(study: Study) -> dict[str, Any]:
         "input_size": study.input_size,
         "model_args": study.model_args,
         "batch_size": study.batch_size,
+        "running": study.running,
     }
 
 

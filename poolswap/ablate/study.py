@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from poolswap.errors import InputError
 from poolswap.settings import Settings
@@ -17,13 +18,32 @@ Adapt = Literal["none", "recalibrate", "finetune", "scratch"]
 _RANGE = re.compile(r"(\d+|all)(?:\.\.(\d+|all))?")
 
 
+class Running(BaseModel):
+    """How trials run: where readers keep their data, whether they may fetch it, and what may be used and trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    root: Path | None = None
+    download: bool = False
+    workers: int = Field(default=0, ge=0)
+    on_bad_image: Literal["fatal", "skip", "count"] = "fatal"
+    device: str | None = None
+    trust_code: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `loaders` and recipes take of it."""
+        return {"workers": self.workers, "on_bad_image": self.on_bad_image}
+
+
 class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
     `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
     alone. `seeds` may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state
     dict. `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training
-    images.
+    images. `running` says where and how, and not what is measured: the
+    trials' keys do not depend on it.
     """
 
     noun: ClassVar[str] = "study"
@@ -47,6 +67,7 @@ class Study(Settings):
     batch_size: int = Field(default=64, ge=1)
     recalibrate_batches: int | None = Field(default=None, ge=1)
     recipe: dict[str, Any] = Field(default_factory=dict)
+    running: Running = Field(default_factory=Running)
 
     @field_validator("order", "operators", "adapt", "exclude", mode="before")
     @classmethod

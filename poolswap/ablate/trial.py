@@ -15,6 +15,7 @@ from poolswap.ablate.costs import compare_costs
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.runs import Result, SiteMove
 from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
+from poolswap.environment import find_device
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
 from poolswap.load import is_checkpoint_path, load_model
@@ -35,13 +36,13 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     `device` is the GPU where there is one. Raises whatever goes wrong.
     """
     start = time.perf_counter()
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(find_device(str(device) if device else trial.running.device))
     data, model, spec = load(trial, device)
     plan = plan_of(trial, model, spec)
     drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
     stock = deepcopy(model)
     swap_pools(model, plan)
-    _, images = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
+    _, images = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
     costs = compare_costs(stock, model, next(iter(images))[0])
     del stock
     _adapt(trial, model, data, plan, spec, folder)
@@ -65,18 +66,20 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
 
 def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, ModelSpec]:
     """(data, model before the swap, its spec). The classifier is as wide as the data has classes, unless told."""
-    own = is_checkpoint_path(trial.model)
+    own, running = is_checkpoint_path(trial.model), trial.running
+    place: dict[str, Any] = {"root": running.root, "download": running.download}
     model, spec = load_model(
         trial.model,
         weights=trial.weights,
-        num_classes=trial.num_classes or (None if own else load_data(trial.data).num_classes),
+        num_classes=trial.num_classes or (None if own else load_data(trial.data, **place).num_classes),
         in_chans=trial.in_chans,
         input_size=trial.input_size,
         model_args=trial.model_args,
         seed=trial.seed if trial.adapt == "scratch" else 0,
         device=device,
+        trust_code=running.trust_code,
     )
-    return load_data(trial.data, input_size=spec.input_size, model=model), model, spec
+    return load_data(trial.data, input_size=spec.input_size, model=model, **place), model, spec
 
 
 def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
@@ -101,7 +104,7 @@ def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
 
 def recipe_of(trial: Trial) -> Recipe:
     """How the trial is trained; its seed is the recipe's. Raises InputError for a field that no recipe has."""
-    return Recipe.make({"batch_size": trial.batch_size, **trial.recipe, "seed": trial.seed})
+    return Recipe.make({"batch_size": trial.batch_size, **trial.running.reading, **trial.recipe, "seed": trial.seed})
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> None:
     if trial.adapt == "recalibrate":
-        train, _ = loaders(data, batch_size=trial.batch_size, workers=0, seed=trial.seed)
+        train, _ = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
         recalibrate(model, train, batches=trial.recalibrate_batches)
     elif trial.adapt in ("finetune", "scratch"):
         like = floating_tensor(model)

@@ -103,10 +103,7 @@ def prepare_folder(accelerator: Accelerator, folder: Path, *, resume: bool, forc
             clear_states(folder)
             for name in old:
                 (folder / name).unlink()
-    elif has_state(folder) and not resume:
-        raise InputError(f"{folder} holds a training", "go on with resume=True, or start again with force=True")
-    elif old and not has_state(folder):
-        raise InputError(f"{folder / old[0]} exists already", "start again with force=True, or name another folder")
+    check_folder(folder, resume=resume, force=force)
     accelerator.wait_for_everyone()
 
 
@@ -115,6 +112,17 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be made: {error.strerror}", "name another folder") from None
+
+
+def check_folder(folder: Path, *, resume: bool, force: bool) -> None:
+    """Raise InputError where an earlier training in the folder is neither to be gone on with nor to be replaced."""
+    old = [name for name in (BEST, LAST, _EPOCHS) if (folder / name).exists()]
+    if force:
+        return
+    if has_state(folder) and not resume:
+        raise InputError(f"{folder} holds a training", "go on with resume=True, or start again with force=True")
+    if old and not has_state(folder):
+        raise InputError(f"{folder / old[0]} exists already", "start again with force=True, or name another folder")
 
 
 def save_weights(

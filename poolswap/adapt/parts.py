@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from poolswap.adapt.recipe import Recipe
-from poolswap.errors import InputError, first_line
+from poolswap.errors import InputError, first_line, nearest
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -31,7 +31,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             **momentum,
         )
     except (ValueError, AssertionError, TypeError) as error:
-        raise InputError(f"opt={recipe.opt!r}: {first_line(error)}", "for example opt='adamw' or opt='sgd'") from error
+        hint = nearest(recipe.opt, list_optimizers()) or "for example opt='adamw' or opt='sgd'"
+        raise InputError(f"opt={recipe.opt!r}: {first_line(error)}", hint) from error
     return optimizer
 
 

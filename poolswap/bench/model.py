@@ -51,14 +51,15 @@ def bench_model(
     device: str = "cpu",
     repeats: int = 15,
     memory: bool = True,
+    trust_code: bool = False,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> list[ModelRow]:
     """Time a model with random weights before and after `swap_pools(layers)`, on "cpu" or "cuda".
 
-    Raises NothingToReplaceError where the model has no pooling site that `layers` selects. `progress` is called with 1
-    after each batch size and layout.
+    `trust_code` is for a checkpoint whose model is made by a user's file. `progress` is called with 1 after each batch
+    size and layout. Raises NothingToReplaceError where the model has no pooling site that `layers` selects.
     """
-    original, spec = load_model(reference, weights="random", device=device)
+    original, spec = load_model(reference, device=device, trust_code=trust_code)
     swapped = deepcopy(original)
     report = swap_pools(swapped, make_plan(find_pools(original, spec.input_size), layers=layers))
     rows: list[ModelRow] = []

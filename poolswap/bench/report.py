@@ -8,7 +8,7 @@ from typing import Any
 
 from poolswap.bench.model import ModelRow
 from poolswap.bench.operator import SOFT_POOL, OperatorRow
-from poolswap.errors import MissingExtraError
+from poolswap.errors import InputError, MissingExtraError
 from poolswap.files import csv_of
 
 Rows = Sequence[OperatorRow] | Sequence[ModelRow]
@@ -67,15 +67,24 @@ def to_csv(rows: Rows) -> str:
     return csv_of(_flat(row) for row in rows)
 
 
-def save_picture(rows: Rows, path: Path) -> None:
-    """Bars of the medians with their quartiles, in the format of the path's suffix.
-
-    Raises MissingExtraError without matplotlib.
-    """
+def check_plot(path: Path) -> None:
+    """Raise what `save_picture` would, before anything is timed: MissingExtraError, or InputError for the suffix."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "plot") from error
+    if path.suffix.lstrip(".") not in Figure().canvas.get_supported_filetypes():
+        raise InputError(f"{path} is no picture by its name", f"name it {path.stem}.png, .svg or .pdf")
+
+
+def save_picture(rows: Rows, path: Path) -> None:
+    """Bars of the medians with their quartiles, in the format of the path's suffix.
+
+    Raises MissingExtraError without matplotlib, InputError for a suffix that it does not draw.
+    """
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     panels: dict[str, list[tuple[str, Any]]] = {}
     for row in rows:
         if isinstance(row, OperatorRow):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect as introspection
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -26,41 +27,46 @@ from poolswap.cli import (
     report,
     verify,
 )
-from poolswap.cli.backend import BackendName, using, with_backend_option
+from poolswap.cli.backend import BackendName, BackendOption, using
+from poolswap.cli.groups import Command, Group, expanded, literally, option, with_parameters
 from poolswap.cli.output import data_only_stdout, silence
 from poolswap.errors import ExitCode
 from poolswap.versions import own_version
 
 # In the order of --help. A command imports torch and its friends inside the function: --help must stay instant.
-COMMANDS: dict[str, Callable[..., None]] = {
-    "inspect": inspect.inspect,
-    "convert": convert.convert,
-    "verify": verify.verify,
-    "evaluate": evaluate.evaluate,
-    "recalibrate": recalibrate.recalibrate,
-    "finetune": finetune.finetune,
-    "ablate": ablate.ablate,
-    "report": report.report,
-    "export": export.export,
-    "operators": operators.operators,
-    "images": images.images,
-    "bench": bench.bench,
-    "env": env.env,
-}
+_MODULES = (
+    inspect,
+    convert,
+    verify,
+    evaluate,
+    recalibrate,
+    finetune,
+    ablate,
+    report,
+    export,
+    operators,
+    images,
+    bench,
+    env,
+)
+COMMANDS: dict[str, Callable[..., None]] = {}
+EXAMPLES: dict[str, tuple[str, ...]] = {}
+for _module in _MODULES:
+    _name = _module.__name__.rpartition(".")[2]
+    COMMANDS[_name], EXAMPLES[_name] = getattr(_module, _name), _module.EXAMPLES
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset(
-    {"convert", "verify", "evaluate", "recalibrate", "finetune", "ablate", "export", "images", "bench"}
-)
+COMPUTING = frozenset(COMMANDS) - {"inspect", "report", "operators", "env"}
 
 app = typer.Typer(
     name="poolswap",
+    cls=Group,
     help="Replace the pooling layers of timm and torchvision models with SoftPool, and measure what the swap did.",
     epilog="Data goes to stdout, all else to stderr. Exit codes: 0 ok, 1 a check failed, 2 usage or input, "
     "3 internal error, 5 nothing to replace, 130 interrupted.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help takes half the time, and prints 'poolswap[onnx]' as it stands
+    rich_markup_mode="rich",
 )
 
 
@@ -96,21 +102,29 @@ def _options(
     pass
 
 
-def register(name: str, command: Callable[..., None]) -> None:
+def register(name: str, command: Callable[..., None], examples: Sequence[str] = ()) -> None:
     """Add a command: its prints go to stderr, its exceptions become a line, a hint and an exit code."""
+    flat = expanded(command)
 
-    @wraps(command)
-    def run(*args: Any, backend: BackendName | None = None, **kwargs: Any) -> None:
+    @wraps(flat)
+    def run(*, backend: BackendName | None = None, **kwargs: Any) -> None:
         try:
             with data_only_stdout(), using(backend):
-                command(*args, **kwargs)
+                flat(**kwargs)
         except typer.Exit:
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(errors.report(error)) from error
 
-    app.command(name)(with_backend_option(run) if name in COMPUTING else run)
+    parameters = list(introspection.signature(flat).parameters.values())
+    if name in COMPUTING:
+        parameters.append(option("backend", BackendOption, None))
+    foot = "\n".join(["", "Examples:", *(f"  {example}" for example in examples)]) if examples else None
+    about = introspection.getdoc(command) or ""
+    app.command(name, cls=Command, help=literally(about), epilog=literally(foot) if foot else None)(
+        with_parameters(run, parameters)
+    )
 
 
 for _name, _command in COMMANDS.items():
-    register(_name, _command)
+    register(_name, _command, EXAMPLES[_name])

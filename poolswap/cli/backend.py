@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
+BackendName = Literal["auto", "cuda", "cpu", "reference"]
 
-class BackendName(StrEnum):
-    """`--backend`."""
-
-    AUTO = "auto"
-    CUDA = "cuda"
-    CPU = "cpu"
-    REFERENCE = "reference"
-
-
-_Option = Annotated[
+BackendOption = Annotated[
     BackendName | None,
-    typer.Option("--backend", help="Implementation of SoftPool, or an error. [auto, or POOLSWAP_BACKEND]"),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="SoftPool's implementation: cuda, cpu or reference.",
+        show_default="auto, or POOLSWAP_BACKEND",
+    ),
 ]
 
 
@@ -34,15 +29,5 @@ def using(backend: BackendName | None) -> Iterator[None]:
         return
     from poolswap.ops.backend import use_backend
 
-    with use_backend(backend.value):
+    with use_backend(backend):
         yield
-
-
-def with_backend_option(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with `backend` among the parameters that Typer sees."""
-    signature = inspect.signature(command, eval_str=True)
-    option = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_Option)
-    seen: Any = command
-    seen.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])
-    seen.__annotations__ = {**command.__annotations__, "backend": _Option}
-    return command

@@ -2,74 +2,79 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from poolswap.cli.options import ForceOption
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.options import ForceOption, TrustCodeOption
+from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
     from poolswap.bench import Case
 
 
-class Device(StrEnum):
-    """`--device`."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
+EXAMPLES = (
+    "poolswap bench --shape 8,64,112,112 --kernel 3 --stride 2 --padding 1",
+    "poolswap bench --model resnet50 --batch-size 8 --plot resnet50.png",
+)
 
 
 def bench(
+    output: Output,
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            "--shape", metavar="N,C,H,W", help="Input of the operator; also N,C,L and N,C,T,H,W. [four usual]"
+            "--shape",
+            metavar="N,C,H,W",
+            help="Input of the operator; also N,C,L and N,C,T,H,W.",
+            show_default="four usual",
         ),
     ] = None,
     kernel: Annotated[int, typer.Option("--kernel", min=1, help="Kernel size, with --shape.")] = 3,
-    stride: Annotated[int | None, typer.Option("--stride", min=1, help="Stride, with --shape. [the kernel]")] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", min=1, help="Stride, with --shape.", show_default="the kernel")
+    ] = None,
     padding: Annotated[int, typer.Option("--padding", min=0, help="Padding, with --shape.")] = 0,
     model: Annotated[
         list[str] | None, typer.Option("--model", metavar="MODEL", help="A whole model before and after the swap.")
     ] = None,
     batch_size: Annotated[
-        list[int] | None, typer.Option("--batch-size", min=1, help="Batch size, with --model. [1, 8]")
+        list[int] | None,
+        typer.Option("--batch-size", min=1, help="Images in a batch, with --model.", show_default="1, 8"),
     ] = None,
-    layers: Annotated[str, typer.Option(help="Sites to swap, with --model: as in convert.")] = "all",
+    layers: Annotated[str, typer.Option(metavar="SELECTOR", help="As in convert, with --model.")] = "all",
     repeats: Annotated[int, typer.Option(min=2, help="Rounds; each times every contestant once.")] = 21,
-    device: Annotated[Device, typer.Option(help="Where to time it.")] = Device.CPU,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. [torch's own choice]")] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to time it.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="torch's choice")] = None,
     compile_peer: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Time torch.compile of the formula in average pools too.")
     ] = True,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every row as CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the medians: .png, .svg, .pdf.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every row as CSV.", rich_help_panel="Output")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the medians: .png, .svg, .pdf.", rich_help_panel="Output")
+    ] = None,
+    trust_code: TrustCodeOption = False,
     force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Time SoftPool against max and average pooling: the operator, or whole models with --model."""
-    import torch
-
+    """Time SoftPool against torch's pools, alone or in a model."""
     from poolswap.bench import STANDARD_CASES, bench_model, bench_operator, report
     from poolswap.bench.environment import environment
     from poolswap.bench.environment import threads as with_threads
+    from poolswap.environment import find_device
     from poolswap.errors import InputError
     from poolswap.files import atomic_path, check_writable, write_text
 
-    output = Output(json=as_json, quiet=quiet)
-    if device is Device.CUDA and not torch.cuda.is_available():
-        raise InputError("torch finds no CUDA or ROCm device", "poolswap env lists the devices")
+    find_device(device)
     if model and shape:
         raise InputError("--model and --shape are two benchmarks", "run them one after the other")
     for path in filter(None, (csv, plot)):
         check_writable(path, force=force)
+    if plot:
+        report.check_plot(plot)
     cases = [_case(text, kernel, stride, padding) for text in shape] if shape else list(STANDARD_CASES)
     with with_threads(threads):
-        about = environment(device.value)
+        about = environment(device)
         rows: report.Rows
         if model:
             sizes = batch_size or [1, 8]
@@ -78,17 +83,21 @@ def bench(
                     row
                     for name in model
                     for row in bench_model(
-                        name, sizes, layers=layers, device=device.value, repeats=repeats, progress=advance
+                        name,
+                        sizes,
+                        layers=layers,
+                        device=device,
+                        repeats=repeats,
+                        trust_code=trust_code,
+                        progress=advance,
                     )
                 ]
             output.table(str(about), report.MODEL_COLUMNS, report.model_table(rows))
         else:
             with output.progress("operator", sum(len(case.layouts) for case in cases)) as advance:
-                rows = bench_operator(
-                    cases, device=device.value, repeats=repeats, compiled=compile_peer, progress=advance
-                )
+                rows = bench_operator(cases, device=device, repeats=repeats, compiled=compile_peer, progress=advance)
             output.table(str(about), report.OPERATOR_COLUMNS, report.operator_table(rows))
-    output.json({"environment": about, "rows": rows})
+    output.document({"environment": about, "rows": rows})
     if csv:
         write_text(csv, report.to_csv(rows), force=force)
     if plot:

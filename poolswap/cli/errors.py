@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
+from typing import Any
 
 import typer
 
 from poolswap.cli import output
 from poolswap.cli.speech import to_flags
-from poolswap.errors import ExitCode, PoolswapError
+from poolswap.errors import ExitCode, PoolswapError, first_line, in_words, nearest
 
 DEBUG_VARIABLE = "POOLSWAP_DEBUG"
 
 # Typer exports BadParameter but not its parent, the class of every usage error.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_QUOTED = re.compile(r"'([^']*)'")
 
 _OS_HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -43,11 +47,11 @@ def describe(error: BaseException) -> tuple[str, str | None, ExitCode]:
     if isinstance(error, PoolswapError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, UsageError):
-        return _usage_message(error), f"{_command_path(error)} --help", ExitCode.USAGE
+        return *_usage(error), ExitCode.USAGE
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", None, ExitCode.INTERRUPTED
     if isinstance(error, OSError):
-        return _os_message(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
+        return first_line(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
     if _is_backend_error(error):
         return str(error), "poolswap env", ExitCode.USAGE
     hint = "please report it" if debugging() else f"rerun with {DEBUG_VARIABLE}=1 for the traceback, and report it"
@@ -59,20 +63,25 @@ def debugging() -> bool:
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
-def _usage_message(error: Exception) -> str:
-    message = str(error.format_message()).rstrip(".")  # type: ignore[attr-defined]
-    return message[:1].lower() + message[1:]
+def _usage(error: Any) -> tuple[str, str]:
+    """What was typed wrong, in our words, and the nearest right word or where to read on."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    command = context.command_path if context else "poolswap"
+    hint = f"{command} --help"
+    choices = getattr(getattr(parameter, "type_descriptor", None), "choices", None)
+    if typed := _QUOTED.search(error.message):
+        if choices:
+            hint = nearest(typed[1], map(str, choices)) or hint
+        elif f"--{typed[1]}" in _flags_of(context):
+            hint = f"{command} --{typed[1]}"  # poolswap version, poolswap help
+    if parameter is not None and error.message:
+        return f"{max(parameter.opts, key=len)}: {in_words(error.message).rstrip('.')}", hint
+    message = str(error.format_message()).rstrip(".")
+    return message[:1].lower() + message[1:], hint
 
 
-def _command_path(error: Exception) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context else "poolswap"
-
-
-def _os_message(error: OSError) -> str:
-    if error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return error.strerror or str(error) or type(error).__name__
+def _flags_of(context: Any) -> set[str]:
+    return {flag for parameter in context.command.get_params(context) for flag in parameter.opts} if context else set()
 
 
 def _is_backend_error(error: BaseException) -> bool:

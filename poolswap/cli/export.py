@@ -3,67 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from poolswap.cli.options import ForceOption, TrustCodeOption
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.options import CheckpointArgument, ForceOption, TrustCodeOption
+from poolswap.cli.output import Output
 
-if TYPE_CHECKING:
-    from poolswap.export import ExportReport
+EXAMPLES = (
+    "poolswap export soft.safetensors --to onnx",
+    "poolswap export soft.safetensors --to pt2 --dynamic-size -o net.pt2",
+)
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A poolswap checkpoint.")],
-    to: Annotated[str, typer.Option(help="onnx, pt2, aoti, openvino, state-dict or timm-folder.")] = "onnx",
-    out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The file. [the checkpoint's name, the format's suffix]")
-    ] = None,
-    opset: Annotated[int | None, typer.Option(min=18, help="onnx: the operator set. [20]")] = None,
+    checkpoint: CheckpointArgument,
+    output: Output,
+    form: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="onnx, pt2, aoti, openvino, state-dict or timm-folder.")
+    ] = "onnx",
+    opset: Annotated[int | None, typer.Option(min=18, help="onnx: the operator set.", show_default="20")] = None,
     dynamic_size: Annotated[
         bool, typer.Option("--dynamic-size", help="Let height and width vary too; the batch size always may.")
     ] = False,
     fused: Annotated[
         bool, typer.Option("--fused", help="pt2: keep poolswap's own operator; loading then needs poolswap.")
     ] = False,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not run the file against the model.")] = False,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the file against the model.")] = True,
     tolerance: Annotated[
-        float | None, typer.Option(min=0.0, help="Relative difference that still passes. [1e-4 in float32]")
+        float | None,
+        typer.Option(min=0.0, help="Relative difference that still passes.", show_default="1e-4 in float32"),
     ] = None,
     bench: Annotated[bool, typer.Option("--bench", help="Time it beside the stock model's export.")] = False,
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file.", show_default="the checkpoint's name", rich_help_panel="Output"
+        ),
+    ] = None,
     trust_code: TrustCodeOption = False,
     force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Write a checkpoint for another runtime, and run it there against the model before it gets its name."""
+    """Write a checkpoint for another runtime, and run it there."""
     from poolswap.checkpoint import load_checkpoint
-    from poolswap.export import export_model
-    from poolswap.export.export import default_path
+    from poolswap.export import check_export, default_path, export_model
 
-    output = Output(json=as_json, quiet=quiet)
-    target = out or default_path(checkpoint, to)
+    target = path or default_path(checkpoint, form)
+    check_export(target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)
     report = export_model(
         model,
         manifest,
         target,
-        to=to,
+        to=form,
         opset=opset,
         dynamic_size=dynamic_size,
         fused=fused,
-        verify=not no_verify,
+        verify=verify,
         tolerance=tolerance,
         bench=bench,
         force=force,
     )
-    output.json(report)
-    print_report(output, report)
-
-
-def print_report(output: Output, report: ExportReport) -> None:
-    """The parity table, and what it comes to."""
+    output.document(report)
     if report.parity:
         rows = [[p.input, p.batch, f"{p.difference:.1e}"] for p in report.parity]
         output.table(None, ["input", "batch", "relative difference"], rows)

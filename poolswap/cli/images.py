@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from poolswap.cli.options import ForceOption
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.options import ForceOption, OperatorsOption
+from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,47 +16,44 @@ if TYPE_CHECKING:
     from poolswap.images.picture import Picture
 
 
-class RestoreBy(StrEnum):
-    """How the pooled picture becomes as large as it was."""
-
-    bilinear = "bilinear"
-    nearest = "nearest"
+EXAMPLES = ("poolswap images photo.jpg", "poolswap images --operators max,avg,soft:beta=10 --kernels 2,3")
 
 
 def images(
+    output: Output,
     photos: Annotated[
         list[Path] | None, typer.Argument(metavar="PHOTO...", help="Pictures; without any, four of scikit-image's.")
     ] = None,
-    to: Annotated[
-        str, typer.Option(metavar="OPERATORS", help="Operators with their options, comma-separated, or all.")
-    ] = "max,avg,soft",
-    kernel: Annotated[str, typer.Option(metavar="SIZES", help="Window sizes, comma-separated.")] = "2,3,5",
-    restore: Annotated[RestoreBy, typer.Option(help="Interpolation that restores the size.")] = RestoreBy.bilinear,
+    operators: OperatorsOption = "max,avg,soft",
+    kernels: Annotated[str, typer.Option(metavar="LIST", help="Window sizes, by comma.")] = "2,3,5",
+    restore: Annotated[
+        Literal["bilinear", "nearest"], typer.Option(help="Interpolation that restores the size.")
+    ] = "bilinear",
     max_side: Annotated[int, typer.Option(min=32, help="Reduce larger pictures to this many pixels a side.")] = 1024,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the sheets, pages and table go.")] = Path("pools"),
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Where sheets, pages and table go.", rich_help_panel="Output"
+        ),
+    ] = Path("pools"),
     force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Downsample pictures by each operator, restore them, measure SSIM and PSNR, and draw a contact sheet."""
+    """Show what each pooling does to a picture, in SSIM and PSNR."""
     from poolswap.files import check_writable
     from poolswap.images import average, compare, rows_of, write_csv, write_page, write_sheet
     from poolswap.operators import split_operators
 
-    output = Output(json=as_json, quiet=quiet)
-    operators, kernels = split_operators(to), _sizes(kernel)
+    chosen, sizes = split_operators(operators or "all"), _sizes(kernels)
     pictures = _pictures(photos, max_side)
-    _make_folder(out)
-    table = out / "pools.csv"
-    files = [(out / f"{name}.png", out / f"{name}.html") for name in _file_names(pictures)]
+    _make_folder(folder)
+    table = folder / "pools.csv"
+    files = [(folder / f"{name}.png", folder / f"{name}.html") for name in _file_names(pictures)]
     for path in (table, *(path for pair in files for path in pair)):
         check_writable(path, force=force)
     rows = []
-    with output.progress("pooling", len(pictures) * len(operators) * len(kernels)) as advance:
+    with output.progress("pooling", len(pictures) * len(chosen) * len(sizes)) as advance:
         for picture, (sheet, page) in zip(pictures, files, strict=True):
-            comparison = compare(
-                picture, operators, kernels, restore=restore.value, on_result=lambda result: advance(1)
-            )
+            comparison = compare(picture, chosen, sizes, restore=restore, on_result=lambda result: advance(1))
             write_sheet(sheet, comparison, force=force)
             write_page(page, comparison, force=force)
             rows += rows_of(comparison)
@@ -67,7 +63,7 @@ def images(
             (height, width), (h, w) = picture.original_size, picture.size
             output.note(f"{picture.name}: reduced from {width}x{height} to {w}x{h}")
     means = average(rows)
-    output.json(
+    output.document(
         {"restore": restore, "rows": rows, "means": means, "files": [table, *(f for pair in files for f in pair)]}
     )
     shown = rows if len(pictures) == 1 else means
@@ -77,7 +73,7 @@ def images(
         ["kernel", "operator", "SSIM", "PSNR dB"],
         [[row.kernel, row.operator, f"{row.ssim:.4f}", f"{row.psnr:.2f}"] for row in shown],
     )
-    output.note(f"sheets, pages and table: {out}")
+    output.note(f"sheets, pages and table: {folder}")
 
 
 def _make_folder(path: Path) -> None:
@@ -86,7 +82,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"the folder {path} cannot be made: {error.strerror}", "name another with --out") from None
+        raise InputError(f"the folder {path} cannot be made: {error.strerror}", "name another with --output") from None
 
 
 def _sizes(text: str) -> list[int]:
@@ -95,7 +91,7 @@ def _sizes(text: str) -> list[int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--kernel {text!r} is not a list of sizes", "write for example --kernel 2,3,5") from None
+        raise InputError(f"--kernels {text!r} is not a list of sizes", "write for example --kernels 2,3,5") from None
     return list(dict.fromkeys(sizes))
 
 

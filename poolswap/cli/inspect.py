@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolswap.cli.options import (
-    ExampleOption,
-    InChansOption,
-    InputSizeOption,
-    ModelArgOption,
-    ModelArgument,
-    NumClassesOption,
-    TrustCodeOption,
-    example_of,
-    load,
-)
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.options import Architecture, ExampleOption, ModelArgument, example_of
+from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,31 +13,18 @@ if TYPE_CHECKING:
     from poolswap.surgery.sites import PoolSite
 
 
-def inspect(
-    model: ModelArgument,
-    num_classes: NumClassesOption = None,
-    in_chans: InChansOption = None,
-    input_size: InputSizeOption = None,
-    model_args: ModelArgOption = None,
-    example: ExampleOption = None,
-    trust_code: TrustCodeOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """List every pooling site: path, kind, geometry, shapes, and why not replaceable."""
+EXAMPLES = ("poolswap inspect inception_v3", "poolswap inspect torchvision:googlenet --input-size 3,96,96")
+
+
+def inspect(model: ModelArgument, architecture: Architecture, output: Output, example: ExampleOption = None) -> None:
+    """List every pooling site: path, geometry, shapes."""
     from poolswap.surgery.sites import find_pools
 
-    output = Output(json=as_json, quiet=quiet)
-    net, spec = load(
-        model,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        input_size=input_size,
-        model_args=model_args,
-        trust_code=trust_code,
-    )
+    net, spec = architecture.load(model)
     sites = find_pools(net, spec.input_size, example=example_of(example))
-    output.json({"model": spec.reference, "input_size": spec.input_size, "sites": [site.describe() for site in sites]})
+    output.document(
+        {"model": spec.reference, "input_size": spec.input_size, "sites": [site.describe() for site in sites]}
+    )
     if spec.note:
         output.note(spec.note)
     output.table(f"{spec.reference}, input {'x'.join(map(str, spec.input_size))}", COLUMNS, [row(s) for s in sites])
@@ -55,6 +32,11 @@ def inspect(
 
 
 COLUMNS = ["#", "path", "kind", "pooling", "scope", "input", "output", "replaceable"]
+
+
+def pooling(site: PoolSite) -> str:
+    """`max 3x3/2 p1`."""
+    return f"{site.op} {site.call or '?'}"
 
 
 def row(site: PoolSite) -> list[object]:
@@ -65,7 +47,7 @@ def row(site: PoolSite) -> list[object]:
     if site.aliases:
         why += f" (also {', '.join(site.aliases)})"
     shapes = ["x".join(map(str, shape[1:])) for shape in (site.input_shape, site.output_shape)]
-    return [site.number, site.path, site.kind, f"{site.op} {site.call or '?'}", site.scope, *shapes, why]
+    return [site.number, site.path, site.kind, pooling(site), site.scope, *shapes, why]
 
 
 def count(sites: Sequence[PoolSite]) -> str:

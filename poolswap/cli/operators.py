@@ -1,4 +1,4 @@
-"""`poolswap operators`: what `--to` takes."""
+"""`poolswap operators`: the pooling operators, their options, and what each costs."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
     from poolswap.errors import InputError
     from poolswap.operators import Operator
     from poolswap.operators.cost import Cost
 
+EXAMPLES = ("poolswap operators", "poolswap operators soft lp --no-cost")
+
 _COSTS = ["parameters", "forward", "training"]
 
 
 def operators(
+    output: Output,
     name: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Only these; pool.py:MyPool too.")] = None,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Measure what each costs on this machine.")] = True,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """List the pooling operators: formula, options, and cost relative to max pooling on this machine."""
+    """List the pooling operators: formula, options, cost."""
     from poolswap.errors import InputError
     from poolswap.operators import OPERATORS, Operator
     from poolswap.operators.cost import SHAPE, STEM, measure_costs
     from poolswap.operators.registry import installed_operators, load_operator
     from poolswap.ops.backend import select
 
-    output = Output(json=as_json, quiet=quiet)
     chosen: dict[str, Operator | InputError] = {**OPERATORS, **installed_operators()}
     if name:
         chosen = {operator.name: operator for operator in map(load_operator, name)}
@@ -39,7 +39,7 @@ def operators(
     errors |= {key: found for key, found in costs.items() if isinstance(found, InputError)}
     measured = {key: found for key, found in costs.items() if not isinstance(found, InputError)}
     backend = select("cpu").name
-    output.json(
+    output.document(
         {
             "cost_of": {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": backend}
             if cost

@@ -1,17 +1,20 @@
-"""Options that several commands take, so that all of them read alike."""
+"""The option groups that several commands take: declared once, and handed over as one object."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from poolswap.adapt import Data
     from poolswap.inputs import Example
     from poolswap.models.load import ModelSpec
+    from poolswap.surgery.plan import Plan
 
 ModelArgument = Annotated[
     str,
@@ -19,63 +22,166 @@ ModelArgument = Annotated[
         metavar="MODEL",
         help="NAME (timm's, then torchvision's), timm:NAME, torchvision:NAME, path/to/net.py:factory, "
         "or a poolswap checkpoint.",
-        show_default=False,
     ),
 ]
-NumClassesOption = Annotated[int | None, typer.Option("--num-classes", min=1, help="Classes of the classifier.")]
-InChansOption = Annotated[int | None, typer.Option("--in-chans", min=1, help="Channels of the input.")]
-InputSizeOption = Annotated[
+CheckpointArgument = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A poolswap checkpoint.")]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o")]
+OperatorsOption = Annotated[
     str | None,
-    typer.Option("--input-size", metavar="C,H,W", help="Input size, or C,L or C,T,H,W. Default: the model's own."),
+    typer.Option("--operators", metavar="LIST", help="Operators with their options, by comma, or all: soft,lp:p=3."),
 ]
-ModelArgOption = Annotated[
-    list[str] | None,
-    typer.Option("--model-arg", metavar="KEY=VALUE", help="Argument of the model's constructor, its value in JSON."),
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.", rich_help_panel="Output")]
+TrustCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Let a checkpoint made from file.py:factory run that file.", rich_help_panel="Model"
+    ),
 ]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all that is random.", show_default="0")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What decides the shapes of a model."""
+
+    panel: ClassVar[str] = "Model"
+
+    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1, help="Classes of the classifier.")] = None
+    in_chans: Annotated[int | None, typer.Option("--in-chans", min=1, help="Channels of the input.")] = None
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input-size", metavar="C,H,W", help="Input size, or C,L or C,T,H,W.", show_default="the model's"
+        ),
+    ] = None
+    model_args: Annotated[
+        list[str] | None,
+        typer.Option("--model-arg", metavar="KEY=VALUE", help="Argument of the model's constructor, in JSON."),
+    ] = None
+    trust_code: TrustCodeOption = False
+
+    @property
+    def size(self) -> tuple[int, ...] | None:
+        """The input size, parsed."""
+        from poolswap.models.load import parse_input_size
+
+        return parse_input_size(self.input_size) if self.input_size else None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the constructor, parsed."""
+        from poolswap.models.load import parse_model_args
+
+        return parse_model_args(self.model_args or [])
+
+    def load(self, model: str, **options: Any) -> tuple[nn.Module, ModelSpec]:
+        """(model, its spec) of this name or checkpoint."""
+        from poolswap.load import load_model
+
+        shapes = {"num_classes": self.num_classes, "in_chans": self.in_chans, "input_size": self.size}
+        return load_model(model, **{**shapes, "model_args": self.arguments, "trust_code": self.trust_code, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Architecture):
+    """A model with its weights."""
+
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="The library's pretrained weights.")] = False
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Weights of a state dict: .safetensors, .pt, ..."),
+    ] = None
+
+    @property
+    def weights(self) -> str:
+        """Where they come from, as the library names it. Raises InputError for two sources."""
+        from poolswap.errors import InputError
+
+        if self.pretrained and self.checkpoint:
+            raise InputError("--pretrained and --checkpoint are two sources of weights", "give one of them")
+        return "pretrained" if self.pretrained else str(self.checkpoint or "random")
+
+    def load(self, model: str, **options: Any) -> tuple[nn.Module, ModelSpec]:
+        """(model, its spec) of this name or checkpoint."""
+        return super().load(model, weights=self.weights, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where images come from, and where a model looks at them."""
+
+    panel: ClassVar[str] = "Data"
+
+    root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Where a reader keeps its data.")] = None
+    download: Annotated[bool, typer.Option("--download", help="Let a reader fetch its data.")] = False
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that read images.", show_default="0")
+    ] = None
+    on_bad_image: Annotated[
+        Literal["fatal", "skip", "count"] | None,
+        typer.Option("--on-bad-image", help="What to do about an image that cannot be read.", show_default="fatal"),
+    ] = None
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...", show_default="a GPU if any")] = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What `loaders` and recipes call `workers` and `on_bad_image`, where they are given."""
+        given = {"workers": self.workers, "on_bad_image": self.on_bad_image}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def place(self) -> str:
+        """The device. Raises InputError for one that torch does not know or have."""
+        from poolswap.environment import find_device
+
+        return find_device(self.device)
+
+    def data(self, name: str, **options: Any) -> Data:
+        """The images of this name."""
+        from poolswap.adapt import load_data
+
+        return load_data(name, root=self.root, download=self.download, **options)
+
+    def load(
+        self, architecture: Architecture, model: str, data: str, *, fit_classes: bool = False, **options: Any
+    ) -> tuple[nn.Module, ModelSpec, Plan, Data]:
+        """(model, its spec, the plan it was swapped by, data of its size).
+
+        `fit_classes` gives a new model as many classes as the data has.
+        """
+        from poolswap.load import is_checkpoint_path
+        from poolswap.manifest import read_manifest
+        from poolswap.surgery.plan import Plan
+
+        own = is_checkpoint_path(model)
+        if fit_classes and not own and architecture.num_classes is None:
+            options["num_classes"] = self.data(data).num_classes
+        net, spec = architecture.load(model, **options)
+        plan = read_manifest(model).plan if own else Plan(model=spec.reference, input_size=spec.input_size)
+        plan.run_files()  # as loading it did
+        images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
+        return net, spec, plan, images
+
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="digits, a folder with train/CLASS/ and val/CLASS/, or a reader of timm: hfds/NAME, torch/NAME, wds/...",
+        rich_help_panel="Data",
+    ),
+]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in a batch.", rich_help_panel="Data")]
 ExampleOption = Annotated[
     str | None,
-    typer.Option("--example", metavar="FILE.py:NAME", help="Inputs for the model, or a function that makes them."),
+    typer.Option(
+        "--example",
+        metavar="FILE.py:NAME",
+        help="Inputs for the model, or a function that makes them.",
+        rich_help_panel="Model",
+    ),
 ]
-PretrainedOption = Annotated[bool, typer.Option("--pretrained", help="The library's pretrained weights.")]
-CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", metavar="FILE", help="Weights from a state dict: .safetensors, .pt, ...")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of random weights.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
-TrustCodeOption = Annotated[
-    bool, typer.Option("--trust-code", help="Let a checkpoint of a file.py:factory model run that file.")
-]
-
-
-def load(
-    model: str,
-    *,
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    input_size: str | None = None,
-    model_args: list[str] | None = None,
-    pretrained: bool = False,
-    checkpoint: Path | None = None,
-    seed: int = 0,
-    trust_code: bool = False,
-) -> tuple[nn.Module, ModelSpec]:
-    """The model that the options of a command describe."""
-    from poolswap.errors import InputError
-    from poolswap.load import load_model
-    from poolswap.models.load import parse_input_size, parse_model_args
-
-    if pretrained and checkpoint:
-        raise InputError("--pretrained and --checkpoint are two sources of weights", "give one of them")
-    return load_model(
-        model,
-        weights="pretrained" if pretrained else checkpoint or "random",
-        num_classes=num_classes,
-        in_chans=in_chans,
-        input_size=parse_input_size(input_size) if input_size else None,
-        model_args=parse_model_args(model_args or []),
-        seed=seed,
-        trust_code=trust_code,
-    )
 
 
 def example_of(reference: str | None) -> Example | None:

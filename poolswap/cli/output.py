@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from json import dumps
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, ClassVar, TextIO
 
 import typer
 
 from poolswap.cli.document import plain
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on stderr but errors.")]
+from poolswap.cli.table import fitted_table, plain_table
 
 Advance = Callable[[int], None]
 
-_RED, _YELLOW, _CYAN = "31", "33", "36"
+_BOLD, _RED, _YELLOW, _CYAN = "1", "1;31", "1;33", "1;36"
 _SECONDS_BETWEEN_PROGRESS_LINES = 30.0
 
 _data_stream: TextIO | None = None
@@ -38,43 +38,48 @@ def data_only_stdout() -> Iterator[None]:
         _data_stream = before
 
 
+@dataclass
 class Output:
-    """The two streams of one command.
+    """The two streams of one command, and what its user wants to see there.
 
-    `json` prints with `--json` only; `table` and `line` print without it only. So a command calls both and never asks.
+    `document` prints with `--json` only; `table` and `line` print without it only. So a command calls both and never
+    asks.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
-        self.as_json = json
-        self.quiet = quiet
-        self._data = _data_stream or sys.stdout
-        self._documents = 0
+    panel: ClassVar[str] = "Output"
 
-    def json(self, document: object) -> None:
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document and no other data.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on stderr but errors.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: torch's own names of layers.")] = False
+    _data: TextIO = field(default_factory=lambda: _data_stream or sys.stdout, init=False)
+    _documents: int = field(default=0, init=False)
+
+    def document(self, document: object) -> None:
         """The command's whole result as JSON: pydantic models, dataclasses, paths and enums are converted."""
-        if not self.as_json:
+        if not self.json:
             return
         self._documents += 1
         if self._documents > 1:
             raise RuntimeError("a command prints one JSON document; this is its second")
-        self._write(json.dumps(plain(document), indent=2, allow_nan=False))
+        self._write(dumps(plain(document), indent=2, allow_nan=False))
 
     def table(self, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under column names; the title is a note. In a pipe: aligned, never wrapped, `-` for an empty cell."""
-        if self.as_json:
+        """Rows under column names; the title is a note. `-` is an empty cell; nothing is wrapped in a pipe."""
+        if self.json:
             return
         if title:
             self.note(title)
         cells = [[_cell(value) for value in row] for row in rows]
         right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-        if self._data.isatty():
-            self._rich_table(columns, cells, right)
-        else:
-            self._write(plain_table(columns, cells, right))
+        if not self._data.isatty():
+            self._write(plain_table([list(columns), *cells], right))
+            return
+        head, _, body = fitted_table([list(columns), *cells], right, shutil.get_terminal_size().columns).partition("\n")
+        self._write(f"{_styled(head, _BOLD, self._data)}\n{body}".rstrip("\n"))
 
     def line(self, text: str) -> None:
         """One line of data."""
-        if not self.as_json:
+        if not self.json:
             self._write(text)
 
     def note(self, text: str) -> None:
@@ -106,18 +111,6 @@ class Output:
     def _write(self, text: str) -> None:
         _emit(text, self._data)
 
-    def _rich_table(self, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, is_right in zip(columns, right, strict=True):
-            table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(file=self._data, highlight=False).print(table)
-
 
 def error(message: str, hint: str | None = None) -> None:
     """The last words of a command that failed: one line what is wrong, one line what to do."""
@@ -130,17 +123,6 @@ def silence(stream: TextIO) -> None:
     """Point a stream whose reader has gone at nothing, so that later writes and the last flush are quiet."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
-
-
-def plain_table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    """Columns two spaces apart, each as wide as its widest cell; no trailing space."""
-    lines = [list(columns), *cells]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    aligned = (
-        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True))
-        for line in lines
-    )
-    return "\n".join(line.rstrip() for line in aligned)
 
 
 def _cell(value: object) -> str:
@@ -159,10 +141,12 @@ def _is_number(value: object) -> bool:
 
 def _say(text: str, label: str | None = None, colour: str = "") -> None:
     stream = sys.stderr
-    if label:
-        plain_terminal = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
-        text = f"{label}: {text}" if plain_terminal else f"\033[1;{colour}m{label}:\033[0m {text}"
-    _emit(text, stream)
+    _emit(f"{_styled(f'{label}:', colour, stream)} {text}" if label else text, stream)
+
+
+def _styled(text: str, style: str, stream: TextIO) -> str:
+    plain_terminal = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain_terminal else f"\033[{style}m{text}\033[0m"
 
 
 def _emit(text: str, stream: TextIO) -> None:

@@ -7,22 +7,36 @@ from typing import Annotated
 
 import typer
 
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.output import Output
+
+EXAMPLES = (
+    "poolswap report ablation",
+    "poolswap report ablation --check 'top1_delta >= -0.5 for adapt=finetune'",
+)
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs folder; several are shards of one run.")],
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where to write. [the first RUN]")] = None,
+    output: Output,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where to write.",
+            show_default="the first RUN",
+            rich_help_panel="Output",
+        ),
+    ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
             metavar="CONDITION", help="Exit 1 unless every variant holds: 'top1_delta >= -0.5 for adapt=finetune'."
         ),
     ] = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Write report.html, report.md, report.csv and the pictures; an earlier report there is replaced."""
+    """Write an ablation as HTML, Markdown, CSV; check conditions."""
     from poolswap.ablate.check import parse_check
     from poolswap.ablate.report import summarise, write_report
     from poolswap.ablate.report.figures import spread
@@ -30,11 +44,10 @@ def report(
     from poolswap.ablate.runs import RunFolder
     from poolswap.errors import CheckError
 
-    output = Output(json=as_json, quiet=quiet)
     checks = [parse_check(text) for text in check or ()]
     summary = summarise([RunFolder(path) for path in runs])
-    files = write_report(summary, out or runs[0], force=True)
-    output.json({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
+    files = write_report(summary, folder or runs[0], force=True)
+    output.document({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
     output.table(
         f"{summary.study.model} on {summary.study.data}: {summary.finished} of {summary.trials} trials",
         ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", "forward", "training", "memory"],

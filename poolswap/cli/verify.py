@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from poolswap.cli.options import TrustCodeOption
-from poolswap.cli.output import JsonOption, Output, QuietOption
+from poolswap.cli.options import CheckpointArgument, TrustCodeOption
+from poolswap.cli.output import Output
+
+EXAMPLES = ("poolswap verify resnet50-softpool.safetensors",)
 
 
 def verify(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A poolswap checkpoint.")],
+    checkpoint: CheckpointArgument,
+    output: Output,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Relative difference of outputs that still passes.")] = 1e-3,
     trust_code: TrustCodeOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
-    """Rebuild the model from the file, compare it with the stored fingerprint, check the plan."""
+    """Rebuild a checkpoint's model, and compare its outputs."""
     from poolswap.checkpoint import verify_checkpoint
     from poolswap.errors import CheckError
 
-    output = Output(json=as_json, quiet=quiet)
     found = verify_checkpoint(checkpoint, tolerance=tolerance, trust_code=trust_code)
-    output.json(
+    output.document(
         {"path": found.path, "ok": found.ok, "checks": found.checks, "digest": found.digest, "manifest": found.manifest}
     )
     model = found.manifest.model

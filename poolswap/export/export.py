@@ -56,6 +56,17 @@ def default_path(checkpoint: Path, to: str) -> Path:
     return checkpoint.with_name(stem + suffix)
 
 
+def check_export(path: Path, to: str, *, force: bool = False, **options: int | bool | None) -> Format:
+    """The format of this name. Raises what `export_model` would without the model: for names, options, packages."""
+    form = find_format(to)
+    form.check_options({name: value for name, value in options.items() if value})
+    form.check_name(path)
+    form.check_available()
+    if form.suffixes or not path.is_dir() or not force:
+        check_writable(path, force=force)
+    return form
+
+
 def export_model(
     model: nn.Module,
     manifest: Manifest,
@@ -76,11 +87,8 @@ def export_model(
     to the largest output; its default depends on the dtype. Raises CheckError beyond it, and then leaves no file;
     InputError for what cannot be exported, named or written; MissingExtraError.
     """
-    path, form = Path(path), find_format(to)
-    asked = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused}
-    form.check_options({name: value for name, value in asked.items() if value})
-    form.check_name(path)
-    form.check_available()
+    path = Path(path)
+    form = check_export(path, to, opset=opset, dynamic_size=dynamic_size, fused=fused, force=force)
     allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
     with evaluating(model), _folder_for(path, form, force=force) as folder:
         job = Job(model, manifest, _arguments(model, manifest), opset, dynamic_size, fused)
@@ -161,4 +169,4 @@ def _check_exported(folder: Path) -> None:
     try:
         read_manifest(folder / WEIGHTS)
     except InputError as error:
-        raise InputError(f"{folder} is a folder that no export made", "name another one with --out") from error
+        raise InputError(f"{folder} is a folder that no export made", "name another place") from error

@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, in_words, nearest
 from poolswap.nn.site import HeadSite, WindowSite
 
 Form = Callable[..., nn.Module]
@@ -58,14 +58,15 @@ class Operator:
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
-                raise InputError(f"operator {self.name!r} has no option {name!r}", f"its options: {known}")
+                hint = nearest(name, self.options) or f"its options: {known}"
+                raise InputError(f"operator {self.name!r} has no option {name!r}", hint)
             try:
                 wanted = self.options[name].annotation
                 items = value.split("+") if isinstance(value, str) and get_origin(wanted) is tuple else value
                 checked[name] = TypeAdapter(wanted).validate_python(items)
             except ValidationError as error:
                 raise InputError(
-                    f"option {name}={value} of operator {self.name!r}: {error.errors()[0]['msg']}",
+                    f"option {name}={value} of operator {self.name!r}: {in_words(error.errors()[0]['msg'])}",
                     f"{self.name}:{name}={self.options[name].default}",
                 ) from None
         return checked

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, nearest
 from poolswap.surgery.calls import Op
 from poolswap.surgery.sites import PoolSite, Scope
 
@@ -139,6 +139,8 @@ def _unwanted(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Seq
 
 
 def _closest(text: str, sites: Sequence[PoolSite]) -> str:
+    if word := nearest(text, ("first", "last", "all")):
+        return word
     paths = [site.path for site in sites]
     close = get_close_matches(text, paths, n=3, cutoff=0.4) or paths[:3]
     return f"paths like {', '.join(close)}: poolswap inspect MODEL lists them" if close else "the model has no site"

@@ -187,7 +187,7 @@ def test_a_folder_of_something_else_is_not_touched():
 def test_killed_and_run_again_it_gives_what_an_undisturbed_run_gives():
     arguments = [sys.executable, "-m", "poolswap", "ablate", "net.py:net", "--data", "digits", "--adapt", "scratch"]
     arguments += ["--counts", "1", "--seeds", "2", "--input-size", "3,8,8", "--set", "epochs=1"]
-    arguments += ["--batch-size", "256", "--out", "killed"]
+    arguments += ["--batch-size", "256", "--output", "killed"]
     process = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(Path("killed").glob("trials/*/result.json")):
@@ -218,9 +218,9 @@ def test_the_command_prints_its_grid_runs_its_shards_and_reports(capsys):
     assert document["seconds"] > 0
     assert not Path("ablation").exists()
     for part in ("1/2", "2/2"):
-        assert main([*arguments, "--shard", part, "--out", f"part{part[0]}"]) == 0
+        assert main([*arguments, "--shard", part, "--output", f"part{part[0]}"]) == 0
     assert "[1/1] " in capsys.readouterr().err
-    assert main(["report", "part1", "part2", "--out", "together", "--json"]) == 0
+    assert main(["report", "part1", "part2", "--output", "together", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["seeds"] for row in rows] == [1, 1]
     assert rows[1]["verdict"] == "one seed: no verdict"

@@ -112,5 +112,5 @@ def test_a_batch_larger_than_the_data(tmp_path):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, module, extra, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     command = ["finetune", "test_resnet", "--data", "digits", "--num-classes", "10", "--input-size", "3,16,16"]
-    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert main([*command, "--output", str(tmp_path / "out")]) == 2
     assert f"poolswap[{extra}]" in capsys.readouterr().err

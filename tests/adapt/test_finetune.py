@@ -141,9 +141,12 @@ def test_what_does_not_fit_is_refused(tmp_path):
         train(tmp_path, Recipe(**FAST, opt="nonsense"))
     with pytest.raises(InputError, match="the recipe's lr"):
         Recipe.make({"lr": -1})
-    with pytest.raises(InputError, match="the recipe's speed") as caught:
-        Recipe.make({"speed": 1})
+    with pytest.raises(InputError, match="the recipe's haste") as caught:
+        Recipe.make({"haste": 1})
     assert "the fields are" in caught.value.hint
+    with pytest.raises(InputError, match="the recipe's mixupp: there is no such field") as caught:
+        Recipe.make({"mixupp": 1})
+    assert caught.value.hint == "did you mean mixup?"
 
 
 def test_from_scratch_draws_new_weights_and_keeps_the_swap():
@@ -167,12 +170,12 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
     assert code == 0
     assert "epoch 2/2" in said.err
     assert (tmp_path / "finetuned/epochs.json").exists()
-    assert run("convert", "finetuned/last.safetensors", "--out", "soft.safetensors")[0] == 0
+    assert run("convert", "finetuned/last.safetensors", "--output", "soft.safetensors")[0] == 0
     code, said = run("recalibrate", "soft.safetensors", *data, "--batches", "5", "--json")
     assert code == 0
     found = json.loads(said.out)
     assert found["before"]["top1"] < found["after"]["top1"]
-    arguments = ["--out", "ft", "--epochs", "1", "--anneal", "0.5", "--set", "smoothing=0.1", "--json", "-q"]
+    arguments = ["--output", "ft", "--epochs", "1", "--anneal", "0.5", "--set", "smoothing=0.1", "--json", "-q"]
     code, said = run("finetune", found["checkpoint"], *data, *arguments)
     assert code == 0
     result = json.loads(said.out)
@@ -187,8 +190,8 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
 def test_convert_adapts_what_it_converted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text("epochs: 1\nbatch_size: 128\n")
-    model = ["convert", "test_resnet", "--num-classes", "10", "--input-size", "3,16,16", "--out", "a.safetensors"]
-    assert main([*model, "--finetune", "digits", "--recalibrate", "--recipe", "recipe.yaml"]) == 0
+    model = ["convert", "test_resnet", "--num-classes", "10", "--input-size", "3,16,16", "--output", "a.safetensors"]
+    assert main([*model, "--data", "digits", "--finetune", "--recalibrate", "--recipe", "recipe.yaml"]) == 0
     assert "top-1 after recalibrating 15 BatchNorm layers" in capsys.readouterr().err
     assert verify_checkpoint("a.safetensors").manifest.recipe["recalibrated"] is True
     assert main([*model, "--recalibrate"]) == 2

@@ -48,7 +48,7 @@ SMALL = ("resnet18d", "--input-size", "3,64,64", "--num-classes", "5")
 def test_convert_saves_a_checkpoint_that_verifies(run, folder):
     code, out, err = run("convert", *SMALL, "--layers", "all")
     assert code == 0
-    assert out.splitlines()[1].split()[:2] == ["maxpool", "MaxPool2d(kernel_size=3,"]
+    assert out.splitlines()[1].split()[:2] == ["maxpool", "max"]
     assert "warning: the weights are random (seed 0)" in err
     assert "prove it with: poolswap verify resnet18d-softpool.safetensors" in err
     code, out, _ = run("verify", "resnet18d-softpool.safetensors")
@@ -94,8 +94,8 @@ def test_a_dry_run_writes_nothing_but_the_plan_it_was_asked_for(run, folder):
 
 
 def test_a_plan_file_reproduces_the_conversion(run):
-    run("convert", *SMALL, "--swap", "#2=soft:beta=2", "--plan-out", "plan.json", "--out", "a.safetensors")
-    code, _, _ = run("convert", *SMALL, "--plan", "plan.json", "--out", "b.safetensors")
+    run("convert", *SMALL, "--swap", "#2=soft:beta=2", "--plan-out", "plan.json", "--output", "a.safetensors")
+    code, _, _ = run("convert", *SMALL, "--plan", "plan.json", "--output", "b.safetensors")
     assert code == 0
     assert run("verify", "b.safetensors")[0] == 0
     from poolswap.checkpoint import load_checkpoint
@@ -106,7 +106,7 @@ def test_a_plan_file_reproduces_the_conversion(run):
 
 
 def test_a_users_file_converts_and_loads_only_when_trusted(run):
-    code, _, _ = run("convert", "net.py:Net", "--model-arg", "classes=3", "--state-dict", "bare.pt")
+    code, _, _ = run("convert", "net.py:Net", "--model-arg", "classes=3", "--export", "state-dict")
     assert code == 0
     code, _, err = run("verify", "Net-softpool.safetensors")
     assert code == 2
@@ -121,11 +121,11 @@ ERRORS = {
     "nothing": (["convert", "efficientnet_b0"], 5, "no window pooling"),
     "two sources": (["convert", *SMALL, "--pretrained", "--checkpoint", "x.pt"], 2, "give one of them"),
     "bad size": (["inspect", "resnet18", "--input-size", "3x64"], 2, "C,H,W"),
-    "bad swap": (["convert", *SMALL, "--swap", "soft"], 2, "SELECTOR=OPERATOR"),
+    "bad swap": (["convert", *SMALL, "--swap", "soft"], 2, "SITES=OPERATOR"),
     "plan and layers": (["convert", *SMALL, "--layers", "1", "--plan", "net.py"], 2, "is not a plan"),
     "bad plan name": (["convert", *SMALL, "--plan-out", "plan.txt"], 2, "neither YAML nor JSON"),
     "unknown operator": (["convert", *SMALL, "--to", "sofd"], 2, "try one of"),
-    "no folder": (["convert", *SMALL, "--out", "no/where.safetensors"], 2, "mkdir -p no"),
+    "no folder": (["convert", *SMALL, "--output", "no/where.safetensors"], 2, "mkdir -p no"),
     "no checkpoint": (["verify", "nothing.safetensors"], 2, "there is no file"),
     "not a checkpoint": (["verify", "net.py"], 2, "not a safetensors file"),
 }

@@ -5,7 +5,7 @@ from email.message import Message
 
 import pytest
 
-from poolswap.cli import env
+from poolswap import environment as env
 from poolswap.cli.app import main
 from poolswap.ops import backend as backend_module
 from poolswap.ops.backend import BACKENDS, Backend

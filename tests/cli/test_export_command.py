@@ -13,14 +13,14 @@ from poolswap.export import FORMATS, parity
 def checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     convert = ["convert", "resnet18", "--layers", "all", "--input-size", "3,64,64", "-q"]
-    assert main([*convert, "--export", "state-dict", "--out", "c.safetensors"]) == 0
+    assert main([*convert, "--export", "state-dict", "--output", "c.safetensors"]) == 0
     assert (tmp_path / "c.pt").is_file()
     return tmp_path / "c.safetensors"
 
 
 def test_export_prints_the_parity_and_writes_the_file(checkpoint, capsys):
     capsys.readouterr()
-    assert main(["export", "c.safetensors", "--to", "state-dict", "--out", "d.pt"]) == 0
+    assert main(["export", "c.safetensors", "--to", "state-dict", "--output", "d.pt"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0].split() == ["input", "batch", "relative", "difference"]
     assert len(out.splitlines()) == 5
@@ -34,7 +34,7 @@ def test_export_prints_the_parity_and_writes_the_file(checkpoint, capsys):
 def test_failures_have_their_exit_codes(checkpoint, capsys, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(parity, "outputs_of", lambda *_: [torch.ones(2, 5)])
-        assert main(["export", "c.safetensors", "--to", "state-dict", "--out", "d.pt"]) == 1
+        assert main(["export", "c.safetensors", "--to", "state-dict", "--output", "d.pt"]) == 1
     assert not checkpoint.with_name("d.pt").exists()
     assert main(["export", "c.safetensors", "--to", "tflite"]) == 2
     assert main(["export", "nothing.safetensors"]) == 2

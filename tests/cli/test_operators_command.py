@@ -1,4 +1,4 @@
-"""`poolswap operators` lists what `--to` takes."""
+"""`poolswap operators` lists the operators, and what to type for them."""
 
 import json
 from importlib.metadata import EntryPoint
@@ -7,12 +7,13 @@ import pytest
 
 from poolswap.cli.app import main
 from poolswap.cli.operators import operators
+from poolswap.cli.output import Output
 from poolswap.operators import OPERATORS, registry, split_operators
 from poolswap.operators.cost import measure_costs
 
 
 def test_json_has_every_operator_with_its_options(capsys):
-    operators(cost=False, as_json=True)
+    operators(Output(json=True), cost=False)
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["operators"]}
     assert list(listed) == list(OPERATORS)
     assert listed["lp"]["options"] == {
@@ -26,7 +27,7 @@ def test_json_has_every_operator_with_its_options(capsys):
 
 
 def test_the_table_says_what_to_type(capsys):
-    operators(["lp", "s3", "max"], cost=False)
+    operators(Output(), ["lp", "s3", "max"], cost=False)
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert len(lines) == 4
@@ -70,7 +71,7 @@ def test_costs_are_multiples_of_max_pooling(capsys):
     assert costs["lip"].parameters == 4 * 4 * 9 + 8
     assert costs["max"].parameters == 0
     assert all(cost.forward > 0 and cost.training > 0 for cost in costs.values())
-    operators(["max"])
+    operators(Output(), ["max"])
     captured = capsys.readouterr()
     assert "training" in captured.out
     assert "3x3/2 p1 on 2x64x56x56" in captured.err

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from poolswap.cli import output as output_module
 from poolswap.cli.document import plain
-from poolswap.cli.output import Output, error, plain_table
+from poolswap.cli.output import Output, error
+from poolswap.cli.table import plain_table
 
 
 class Terminal(io.StringIO):
@@ -59,7 +60,7 @@ cell = st.text(st.characters(codec="ascii", exclude_categories=("C", "Z")), min_
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(cell, min_size=n, max_size=n), min_size=1, max_size=5)))
 def test_awk_finds_every_cell(rows):
     columns = [f"c{i}" for i in range(len(rows[0]))]
-    lines = plain_table(columns, rows, [i % 2 == 0 for i in range(len(columns))]).splitlines()
+    lines = plain_table([columns, *rows], [i % 2 == 0 for i in range(len(columns))]).splitlines()
     assert [line.split() for line in lines] == [columns, *rows]
     assert all(line == line.rstrip() for line in lines)
 
@@ -123,12 +124,12 @@ def test_progress_on_a_terminal(monkeypatch):
 
 
 def test_json_prints_only_with_json_and_only_once(capsys):
-    Output().json({"a": 1})
+    Output().document({"a": 1})
     assert capsys.readouterr().out == ""
     output = Output(json=True)
-    output.json({"a": 1})
+    output.document({"a": 1})
     with pytest.raises(RuntimeError, match="one JSON document"):
-        output.json({"a": 2})
+        output.document({"a": 2})
     assert json.loads(capsys.readouterr().out) == {"a": 1}
 
 

@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional as F
 
 from poolswap.cli.images import images
+from poolswap.cli.output import Output
 from poolswap.errors import InputError
 from poolswap.images import Picture, average, bundled_pictures, compare, psnr, rows_of, ssim, write_page, write_sheet
 from poolswap.images.sheet import busiest_detail, draw_sheet
@@ -132,8 +133,8 @@ def test_the_page_needs_nothing_but_itself(cat, tmp_path):
 def test_the_command_writes_sheets_pages_and_a_table(cat, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray((cat.pixels * 255).byte().permute(1, 2, 0).numpy()).save(photo)
-    options = {"to": "max,lp:p=3,learn=true", "kernel": "2,3", "out": tmp_path / "out", "max_side": 64}
-    images([photo, photo], **options, as_json=True, quiet=True)
+    options = {"operators": "max,lp:p=3,learn=true", "kernels": "2,3", "folder": tmp_path / "out", "max_side": 64}
+    images(Output(json=True, quiet=True), [photo, photo], **options)
     document = json.loads(capsys.readouterr().out)
     assert len(document["rows"]) == 8
     assert len(document["means"]) == 4
@@ -143,8 +144,8 @@ def test_the_command_writes_sheets_pages_and_a_table(cat, tmp_path, capsys):
     assert float(table[1]["ssim"]) == document["rows"][1]["ssim"]
     assert table[1]["operator"] == "lp:p=3,learn=true"
     with pytest.raises(InputError, match="exists already"):
-        images([photo], **options)
-    images([photo], **options, force=True)
+        images(Output(), [photo], **options)
+    images(Output(), [photo], **options, force=True)
     captured = capsys.readouterr()
     assert [line.split()[:2] for line in captured.out.splitlines()] == [
         ["kernel", "operator"],
@@ -152,6 +153,6 @@ def test_the_command_writes_sheets_pages_and_a_table(cat, tmp_path, capsys):
     ]
     assert "photo: reduced from 96x64 to 64x43" in captured.err
     with pytest.raises(InputError, match="cannot be made"):
-        images([photo], out=photo)
+        images(Output(), [photo], folder=photo)
     with pytest.raises(InputError, match="not a list of sizes"):
-        images([photo], kernel="two", out=tmp_path / "out")
+        images(Output(), [photo], kernels="two", folder=tmp_path / "out")

@@ -101,7 +101,7 @@ def test_a_functional_head_too():
 
 def test_its_checkpoint_says_so_and_verifies(tmp_path, capsys):
     out = tmp_path / "net.safetensors"
-    arguments = ["convert", "test_resnet", "--to", "spp", "--input-size", "3,64,64", "--out", str(out), "--json"]
+    arguments = ["convert", "test_resnet", "--to", "spp", "--input-size", "3,64,64", "--output", str(out), "--json"]
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert "is new and untrained" in captured.err

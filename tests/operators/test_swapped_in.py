@@ -114,7 +114,7 @@ def test_a_checkpoint_runs_a_users_operator_only_if_it_is_trusted(tmp_path):
     )
     model, spec = load_model("test_resnet", input_size=SIZE)
     plan = make_plan(find_pools(model, SIZE), "all", f"{file}:Mine", model=spec.reference, input_size=SIZE)
-    assert default_name(spec, plan) == "test_resnet-Minepool.safetensors"
+    assert default_name(spec.name, plan.operators) == "test_resnet-Minepool.safetensors"
     swap_pools(model, plan)
     path = tmp_path / "net.safetensors"
     save_checkpoint(model, path, spec=spec, plan=plan)

@@ -125,7 +125,7 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
     """The summary of one run, or of the shards of one run in several folders. Raises InputError."""
     study, grid = folders[0].study(), folders[0].grid()
     for other in folders[1:]:
-        if other.grid().trials != grid.trials:
+        if other.grid().trials.keys() != grid.trials.keys():
             raise InputError(
                 f"{folders[0].path} and {other.path} are of different studies",
                 "report on shards of one study at a time",

@@ -1,0 +1,44 @@
+"""A table as text: as wide as it is in a pipe, folded between words and at the dots of paths on a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+
+_GAP = 2
+# Behind a space, and behind the dot, slash or comma of a path or a list; never inside a number.
+_BREAKS = re.compile(r"(?<=\s)|(?<=[./,])(?=[A-Za-z_])|(?<=[A-Za-z_][./])(?=\d)")
+
+
+def plain_table(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Columns two spaces apart, each as wide as its widest cell; no trailing space. `right` columns are numbers."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = (
+        (" " * _GAP).join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True))
+        for line in lines
+    )
+    return "\n".join(line.rstrip() for line in aligned)
+
+
+def fitted_table(lines: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
+    """The table in `width` columns, its widest cells folded; wider where a single word is."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(len(piece.rstrip()) for cell in column for piece in _BREAKS.split(cell)) for column in columns]
+    while sum(widths) + _GAP * (len(widths) - 1) > width:
+        loose = [i for i, w in enumerate(widths) if w > least[i]]
+        if not loose:
+            break
+        widths[max(loose, key=lambda i: widths[i])] -= 1
+    folded = [[_fold(cell, w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    return plain_table([list(part) for cells in folded for part in zip_longest(*cells, fillvalue="")], right)
+
+
+def _fold(cell: str, width: int) -> list[str]:
+    parts = [""]
+    for piece in _BREAKS.split(cell):
+        if parts[-1] and len(parts[-1]) + len(piece.rstrip()) > width:
+            parts.append("")
+        parts[-1] += piece
+    return [part.rstrip() for part in parts]
