@@ -54,7 +54,8 @@ def test_convert_saves_a_checkpoint_that_verifies(run, folder):
     code, out, _ = run("verify", "resnet18d-softpool.safetensors")
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
-        ["file", "yes"],
+        ["metadata", "yes"],
+        ["weights", "yes"],
         ["plan", "yes"],
         ["fingerprint", "yes"],
     ]
