@@ -43,7 +43,7 @@ class KeptOutput(BaseModel):
         if not y.isfinite().all():
             raise CheckError(
                 "the model's outputs are not finite: NaN or infinity",
-                "check the weights; a training that went wrong may be repeated with a lower --lr",
+                "check the weights; a training that went wrong may be repeated with a lower lr=",
             )
         first, norm = tuple(y.flatten()[:_KEPT].tolist()), float(y.double().norm())
         return cls(shape=tuple(y.shape), first=first, norm=norm, exact=None if y.is_floating_point() else _digest([y]))

@@ -55,7 +55,7 @@ def test_convert_saves_a_checkpoint_that_verifies(run, folder):
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[1:]] == [
         ["metadata", "yes"],
-        ["weights", "yes"],
+        ["file", "yes"],
         ["plan", "yes"],
         ["fingerprint", "yes"],
     ]
