@@ -7,7 +7,9 @@ the OpenMP runtime, and with it the threads, that torch has loaded.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Callable
 from functools import cache, lru_cache
 from itertools import chain
 from math import prod
@@ -60,7 +62,7 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
     y = _empty(x, call.output_shape, call.layout)
     x = _arranged(x, call.layout)
-    threads = torch.get_num_threads() if call.shared else 1
+    threads = _Threads.most() if call.shared else 1
     _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), threads))
     return _as_expected(y, call)
 
@@ -73,7 +75,7 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)
     dx = torch.empty_like(x)
     pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
-    threads = torch.get_num_threads() if call.shared else 1
+    threads = _Threads.most() if call.shared else 1
     _check(_library().poolswap_backward(call.address, beta.item(), *pointers, threads))
     return _as_expected(dx, call)
 
@@ -116,6 +118,21 @@ def _as_expected(computed: Tensor, call: Description) -> Tensor:
     if call.layout is call.result:
         return computed
     return _empty(computed, computed.shape, call.result).copy_(computed)
+
+
+class _Threads:
+    """How many threads a call may take: torch's own number. In a forked child one: OpenMP's others stayed behind."""
+
+    most: Callable[[], int] = staticmethod(torch.get_num_threads)
+
+    @classmethod
+    def be_alone(cls) -> None:
+        """From now on one."""
+        cls.most = staticmethod(lambda: 1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_Threads.be_alone)
 
 
 def _check(status: int) -> None:

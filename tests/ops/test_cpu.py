@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -337,6 +338,36 @@ def test_forked_workers_do_not_hang() -> None:
     soft_pool2d(torch.ones(4, 64, 64, 64), 3, 2, 1)  # the parent has started its threads
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map_async(_pool_in_a_worker, range(4)).get(timeout=60) == [1.0] * 4
+
+
+LARGE = torch.randn(4, 64, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def _pool_as_it_comes(threads: int) -> bytes:
+    torch.set_num_threads(threads)
+    windows, beta = Windows.place(Geometry.make(2, 3, 2, 1), (64, 64)), torch.ones(())
+    y = cpu.forward(LARGE, beta, windows)
+    return bytes(cpu.backward(y, LARGE, beta, windows).untyped_storage()[-4096:])  # torch's own operators may hang here
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_threads_that_stayed_behind() -> None:
+    before = torch.get_num_threads()
+    try:
+        expected = _pool_as_it_comes(2)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.map_async(_pool_as_it_comes, [2]).get(timeout=60) == [expected]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_python_threads_do_not_disturb_one_another() -> None:
+    inputs = [LARGE[:, : 8 * n].contiguous() for n in range(1, 9)]
+    alone = [soft_pool2d(x, 3, 2, 1) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            together = list(pool.map(lambda x: soft_pool2d(x, 3, 2, 1), inputs))
+            assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_shares_the_openmp_runtime_of_torch() -> None:
