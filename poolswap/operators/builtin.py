@@ -16,6 +16,7 @@ from poolswap.nn.lse import LSEHead, LSEPool
 from poolswap.nn.mixed import MixedPool
 from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool, soft_head
+from poolswap.nn.sparse import Entmax15Head, Entmax15Pool, SparsemaxHead, SparsemaxPool
 from poolswap.nn.spp import SpatialPyramidPool
 from poolswap.nn.stochastic import StochasticPool
 from poolswap.nn.stock import AvgPool, MaxPool
@@ -28,6 +29,8 @@ _ALL = (
     Operator("lp", LpPool),
     Operator("gem", GeMPool, GeMHead),
     Operator("lse", LSEPool, LSEHead),
+    Operator("sparsemax", SparsemaxPool, SparsemaxHead),
+    Operator("entmax15", Entmax15Pool, Entmax15Head),
     Operator("mixed", MixedPool),
     Operator("gated", GatedPool),
     Operator("stochastic", StochasticPool),

@@ -31,7 +31,23 @@ def edscw(window: Tensor) -> Tensor:
     return ((2 * (window * mean).abs() / (window**2 + mean**2)).softmax(0) * window).sum()
 
 
+def on_the_simplex(power: float, beta: float):
+    """sum w x with w = (beta x / power - tau)_+^power, tau so that they sum to 1: found by bisection."""
+
+    def pool(w: Tensor) -> Tensor:
+        z = beta * w / power
+        low, high = z.max() - 1, z.max()
+        for _ in range(80):
+            tau = (low + high) / 2
+            low, high = (tau, high) if ((z - tau).relu() ** power).sum() > 1 else (low, tau)
+        return ((z - low).relu() ** power * w).sum()
+
+    return pool
+
+
 DEFINITIONS = {
+    "sparsemax:beta=2": on_the_simplex(1, 2),
+    "entmax15:beta=1.5": on_the_simplex(2, 1.5),
     "max": torch.amax,
     "avg": torch.mean,
     "soft:beta=2": lambda w: ((2 * w).softmax(0) * w).sum(),
@@ -140,6 +156,17 @@ def test_a_learnt_mean_starts_as_average_pooling_in_its_place(name):
     x = distinct(2, 2, 7, 7).abs()
     torch.testing.assert_close(make(name, start="avg")(x), stock("avg", STEM)(x), rtol=0.01, atol=0.01)
     assert (make(name, start="max")(x) - make(name)(x)).abs().max() == 0
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15"])
+def test_sparse_weights_of_beta_0_are_equal_and_of_a_large_beta_one_element(name):
+    x = distinct(2, 2, 7, 7)
+    torch.testing.assert_close(make(f"{name}:beta=0")(x), stock("avg", STEM)(x))
+    y, largest = make(f"{name}:beta=1000")(x), stock("max", STEM)(x)
+    torch.testing.assert_close(y, largest)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(make(f"{name}:beta=3")(x).sum(), x)
+    assert (grad == 0).any()  # what has no weight has no gradient
 
 
 @pytest.mark.parametrize(("logit", "op"), [(1e4, "max"), (-1e4, "avg")])
