@@ -41,6 +41,7 @@ struct DisjointWindow {
         const int64_t pitch = x.pixel_pitch, width = columns.size();
         Vec<F> top[2] = {fill<F>(kBelowAll<F>), fill<F>(kBelowAll<F>)};
         const auto see = [&](const F* from, int which) POOLSWAP_LAMBDA {
+            __builtin_prefetch(from + 2 * Lanes<F>::kCount);  // channels that follow
             const Vec<F> n = encode.exponent(load(from));
             encode.watch_exponent(n);
             top[which] = larger<F>(top[which], n);
@@ -142,8 +143,13 @@ class Disjoint {
                         const LaneView<F> x = tile.x.view;
                         const F *const upper = x.row(slices.begin, rows.begin) + offset, *const lower = upper + x.row_pitch;
                         const int64_t step = p.w.stride * x.pixel_pitch, until = inside_until(p.w);
-                        for (; j < until; ++j)
+                        Ahead<F, false> x_ahead(x, slices.begin, rows.end, piece * p.w.in * 2);
+                        Ahead<F, true> y_ahead(tile.y.view, d, h + 1, piece * p.w.out);
+                        for (; j < until; ++j) {
+                            x_ahead.template step<4>();
+                            y_ahead.template step<1>();
                             put(j, TwoByTwo<Pass::kForward, F>(upper + j * step, lower + j * step, x.pixel_pitch, own).sum());
+                        }
                     }
                     for (; j < p.w.out; ++j)
                         put(j, DisjointWindow<F>{tile.x.view, offset, slices, rows, window(p.w, j)}
@@ -184,7 +190,13 @@ class Disjoint {
                         F *const dx_upper = dx.row(slices.begin, rows.begin) + offset, *const dx_lower = dx_upper + dx.row_pitch;
                         const int64_t step = p.w.stride * x.pixel_pitch, dx_step = p.w.stride * dx.pixel_pitch;
                         const int64_t until = inside_until(p.w), pitch = x.pixel_pitch, dx_pitch = dx.pixel_pitch;
+                        Ahead<F, false> x_ahead(x, slices.begin, rows.end, piece * p.w.in * 2);
+                        Ahead<F, false> g_ahead(tile.g.view, d, h + 1, piece * p.w.out);
+                        Ahead<F, true> dx_ahead(dx, slices.begin, rows.end, piece * p.w.in * 2);
                         for (; j < until; ++j) {
+                            x_ahead.template step<4>();
+                            g_ahead.template step<1>();
+                            dx_ahead.template step<4>();
                             const TwoByTwo<Pass::kBackward, F> window(upper + j * step, lower + j * step, pitch, own);
                             const auto share = Share<F>::of(window.sum(), load(g + j * g_pitch));
                             store(dx_upper + j * dx_step, share.gradient(window.each[0]));

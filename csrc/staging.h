@@ -76,10 +76,10 @@ template <class T, bool kChannelsLast>
 class Staged {
     using F = Compute<T>;
     static constexpr int64_t kCount = Lanes<F>::kCount;
-    static constexpr int64_t kAhead = 1024;  // bytes that are fetched ahead of what is read or written
     T* data;
     int64_t planes, channels, depth, height;
     bool in_place;
+    int64_t ahead;  // elements that are fetched ahead of what is read or written: of small planes, the next lane group
 
   public:
     const int64_t width;
@@ -87,7 +87,10 @@ class Staged {
     Staged(const Problem& p, const T* data_, bool output)
         : data(const_cast<T*>(data_)), planes(p.planes), channels(p.channels), depth(output ? p.d.out : p.d.in),
           height(output ? p.h.out : p.h.in), in_place(is_in_place(p)),
-          width(output ? p.w.out : p.w.in) {}
+          width(output ? p.w.out : p.w.in) {
+        const int64_t plane = depth * height * width, page = 4096 / int64_t(sizeof(T));
+        ahead = plane <= page ? kCount * plane : page / 4;
+    }
 
     static bool is_in_place(const Problem& p) { return kChannelsLast && kSame<T, F> && p.channels >= kCount; }
     // Of a tile: copies should stay in the cache of a core.
@@ -130,7 +133,7 @@ class Staged {
                 Vec<F> block[kCount];
 #pragma GCC unroll 16
                 for (int64_t lane = 0; lane < kCount; ++lane) {
-                    __builtin_prefetch(reinterpret_cast<const char*>(from[lane] + i) + kAhead, 0, 2);
+                    __builtin_prefetch(from[lane] + i + ahead, 0, 2);
                     block[lane] = load_as<T, F>(from[lane] + i);
                 }
                 transpose<F>(block);
@@ -163,7 +166,7 @@ class Staged {
                 if (lanes == kCount) {
 #pragma GCC unroll 16
                     for (int64_t lane = 0; lane < kCount; ++lane) {
-                        __builtin_prefetch(reinterpret_cast<const char*>(to[lane] + i) + kAhead, 1, 2);
+                        __builtin_prefetch(to[lane] + i + ahead, 1, 2);
                         store_as<T, F>(to[lane] + i, block[lane]);
                     }
                 } else {

@@ -2,8 +2,8 @@
 //
 // A row of windows is walked from left to right, one vector of lanes (staging.h) at a time: the three elements of a
 // column are summed, then the three columns of a window, of which the next window needs 3 - kStride again and finds
-// them in registers. Rows that the next row of windows needs again are `kept`: exponent and power of their elements are
-// stored, so that each element is encoded once.
+// them in registers. Rows that the next row of windows needs again are `kept`: the powers of their elements are stored, so
+// that each is computed once.
 //
 // Windows that reach over an edge have rows and columns of "no element" there, which weigh nothing.
 #pragma once
@@ -20,38 +20,34 @@ inline bool is_three(const Problem& p) {
            p.h.stride == p.w.stride;
 }
 
-// One row of elements: x with its own distance between pixels, exponent and power with a vector per pixel.
+// One row of elements: x with its own distance between pixels, power with a vector per pixel. Exponents are not stored,
+// one multiply-add finds them again.
 template <class F>
 struct ElementRow {
     const F* x;
-    F *exponent, *power;
+    F* power;
 };
 
-// The elements of rows that windows still need, a vector per pixel for every piece.
+// The powers of rows that windows still need, a vector per pixel for every piece.
 template <class F>
 class KeptRows {
     static constexpr int64_t kSlots = 4;  // rows, more than a window has
-    F *exponents, *powers;
+    F* powers;
     const int64_t row;
 
   public:
     KeptRows(const Problem& p, int64_t pieces, Arena& arena)
-        : exponents(arena.take<F>(size(p, pieces))), powers(arena.take<F>(size(p, pieces))),
-          row(p.w.in * Lanes<F>::kCount) {
-        for (int64_t i = 0; i < row; ++i) exponents[i] = kBelowAll<F>;
+        : powers(arena.take<F>(size(p, pieces))), row(p.w.in * Lanes<F>::kCount) {
         set_all(powers, F(0), row);
     }
-    static int64_t size(const Problem& p, int64_t pieces) {
-        return (pieces * kSlots + 1) * p.w.in * Lanes<F>::kCount;
-    }
-    static int64_t bytes(const Problem& p, int64_t pieces) { return 2 * Arena::bytes<F>(size(p, pieces)); }
+    static int64_t size(const Problem& p, int64_t pieces) { return (pieces * kSlots + 1) * p.w.in * Lanes<F>::kCount; }
+    static int64_t bytes(const Problem& p, int64_t pieces) { return Arena::bytes<F>(size(p, pieces)); }
 
     POOLSWAP_INLINE ElementRow<F> at(const F* x, int64_t piece, int64_t index) const {
-        const int64_t slot = 1 + piece * kSlots + (index & (kSlots - 1));
-        return {x, exponents + slot * row, powers + slot * row};
+        return {x, powers + (1 + piece * kSlots + (index & (kSlots - 1))) * row};
     }
-    // A row of no elements; x must be readable.
-    POOLSWAP_INLINE ElementRow<F> none(const F* x) const { return {x, exponents, powers}; }
+    // A row of no elements: powers of 0, with the exponents of an existing row of the window.
+    POOLSWAP_INLINE ElementRow<F> none(const F* x) const { return {x, powers}; }
 };
 
 // The rows of one row of windows, and its walk. The first kOld rows are kept rows, the others are encoded, and the last
@@ -69,15 +65,12 @@ struct ThreeRows {
         for (int r = 0; r < 3; ++r) {
             x[r] = load(rows[r].x + c * pixel_pitch);
             if (r < kOld) {
-                each[r].exponent = load(rows[r].exponent + c * kCount);
+                each[r].exponent = encode.exponent(x[r]);
                 each[r].power = load(rows[r].power + c * kCount);
                 each[r].rest = encode.rest(x[r], each[r].exponent);
             } else {
                 each[r] = encode(x[r]);
-                if (r >= 3 - kKeep) {
-                    store(rows[r].exponent + c * kCount, each[r].exponent);
-                    store(rows[r].power + c * kCount, each[r].power);
-                }
+                if (r >= 3 - kKeep) store(rows[r].power + c * kCount, each[r].power);
             }
         }
         return WindowSum<kPass, F>::of(each, x);
@@ -248,7 +241,7 @@ class ThreeBackward : Three<Pass::kBackward, kStride, F> {
         const auto encode_ = encode;
         const Axis w = p.w;
         const auto write = [&](int64_t c, const Share<F>& share) POOLSWAP_LAMBDA {
-            const Vec<F> x = load(elements.x + c * x_pitch), n = load(elements.exponent + c * kCount);
+            const Vec<F> x = load(elements.x + c * x_pitch), n = encode_.exponent(x);
             const Element<F> element{n, load(elements.power + c * kCount), encode_.rest(x, n)};
             store(dx + c * dx_pitch, share.gradient(element));
         };
