@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kCount = Lanes<float>::kCount;
 constexpr double kNear = 0x1p17, kFar = 0x1p21;  // |z| up to which the two bounds hold
-constexpr double kNearBound = 3e-7, kFarBound = 1.5e-6;
+constexpr double kNearBound = 3e-7, kFarBound = 3e-6;
 
 struct Verdict {
     long long silent = 0, wrong = 0;

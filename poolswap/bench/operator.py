@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolswap.bench.model import Layout
+from poolswap.bench.values import NORMAL, VALUES, available
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.geometry import Geometry
 from poolswap.measure import Timing, interleave, peak_memory
@@ -42,6 +43,11 @@ class Case:
         return len(self.shape) - 2
 
     @property
+    def largest(self) -> str:
+        """The name of torch's max pooling for so many dimensions."""
+        return f"max_pool{self.dims}d"
+
+    @property
     def layouts(self) -> list[Layout]:
         """Those that torch has for so many dimensions."""
         return ["contiguous", "channels_last"] if len(self.shape) in CHANNELS_LAST else ["contiguous"]
@@ -60,18 +66,22 @@ STANDARD_CASES = (
     Case((8, 64, 112, 112), 2, 2),
     Case((8, 192, 35, 35), 3, 1, 1),
     Case((32, 2048, 7, 7), 7, 7),
+    *(Case((8, 512, 20, 20), kernel, 1, kernel // 2) for kernel in (5, 9, 13)),  # a detector's SPPF and SPP
 )
 
 
 @dataclass(frozen=True)
 class OperatorRow:
-    """One contestant on one case. `bytes_moved` is what the pass must read and write; `roofline` the share of the time
-    that moving it takes at the speed of a plain copy, measured in the same rounds. `ratio` is SoftPool's time over
-    this one's, the median of the rounds' own. `peak_bytes` is None where it cannot be measured.
+    """One contestant on one case, filled with `values` of `poolswap.bench.values`.
+
+    `bytes_moved` is what the pass must read and write; `roofline` the share of the time that moving it takes at the
+    speed of a plain copy, measured in the same rounds. `ratio` is SoftPool's time over this one's, the median of the
+    rounds' own. `peak_bytes` is None where it cannot be measured.
     """
 
     case: str
     layout: Layout
+    values: str
     direction: Pass
     contestant: str
     timing: Timing
@@ -92,19 +102,23 @@ def bench_operator(
 ) -> list[OperatorRow]:
     """Time every contestant on every case in both layouts and directions, fp32, on "cpu" or "cuda".
 
-    `compiled` adds the two-average formulation under torch.compile, which takes some seconds a case. `progress` is
-    called with 1 after each of a case's layouts.
+    Filled with N(0, 1) all contestants are timed; with the other values, SoftPool and max pooling. `compiled` adds the
+    two-average formulation under torch.compile, which takes some seconds a case. `progress` is called with 1 after each
+    of a case's layouts.
     """
     rows: list[OperatorRow] = []
     for case in cases:
         for layout in case.layouts:
-            torch.manual_seed(0)
-            x = torch.randn(case.shape, device=device)
-            if layout == "channels_last":
-                x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
             contestants = _contestants(case, compiled)
-            rows += _forward(case, layout, x, contestants, repeats, memory)
-            rows += _backward(case, layout, x, contestants, repeats, memory)
+            usual = {SOFT_POOL: contestants[SOFT_POOL], case.largest: contestants[case.largest]}
+            for values in available(case.dims):
+                torch.manual_seed(0)
+                x = VALUES[values](case.shape).to(device)
+                if layout == "channels_last":
+                    x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
+                pools, measured = (contestants, memory) if values == NORMAL else (usual, False)
+                rows += _forward(case, layout, values, x, pools, repeats, measured)
+                rows += _backward(case, layout, values, x, pools, repeats, measured)
             progress(1)
     return rows
 
@@ -121,7 +135,7 @@ def _contestants(case: Case, compiled: bool) -> dict[str, Pool]:
     windows = (case.kernel_size, case.stride, case.padding)
     pools: dict[str, Pool] = {
         SOFT_POOL: lambda x: soft(x, *windows),
-        f"max_pool{case.dims}d": lambda x: largest(x, *windows),
+        case.largest: lambda x: largest(x, *windows),
         f"avg_pool{case.dims}d": lambda x: average(x, *windows),
         "two averages": lambda x: two_averages(x, case),
     }
@@ -133,19 +147,19 @@ def _contestants(case: Case, compiled: bool) -> dict[str, Pool]:
 
 
 def _forward(
-    case: Case, layout: Layout, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
+    case: Case, layout: Layout, values: str, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
 ) -> list[OperatorRow]:
     calls = {name: partial(pool, x) for name, pool in pools.items()}
     result = torch.empty_like(x)
     moved = x.nbytes + x.element_size() * math.prod((*case.shape[:2], *case.geometry().output_size(case.shape[2:])))
     with torch.no_grad():
         return _rows(
-            case, layout, "forward", x, calls, {"exp": lambda: torch.exp(x, out=result)}, moved, repeats, memory
+            case, layout, values, "forward", x, calls, {"exp": lambda: torch.exp(x, out=result)}, moved, repeats, memory
         )
 
 
 def _backward(
-    case: Case, layout: Layout, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
+    case: Case, layout: Layout, values: str, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
 ) -> list[OperatorRow]:
     leaf = x.detach().clone().requires_grad_()
     grad = torch.randn_like(pools[SOFT_POOL](x))
@@ -156,12 +170,13 @@ def _backward(
 
     calls = {name: partial(step, pool) for name, pool in pools.items()}
     moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
-    return _rows(case, layout, "forward+backward", x, calls, {}, moved, repeats, memory)
+    return _rows(case, layout, values, "forward+backward", x, calls, {}, moved, repeats, memory)
 
 
 def _rows(
     case: Case,
     layout: Layout,
+    values: str,
     direction: Pass,
     x: Tensor,
     pools: Mapping[str, Callable[[], object]],
@@ -183,6 +198,7 @@ def _rows(
         OperatorRow(
             case=str(case),
             layout=layout,
+            values=values,
             direction=direction,
             contestant=name,
             timing=timing,

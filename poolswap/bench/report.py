@@ -14,7 +14,18 @@ from poolswap.files import csv_of
 Rows = Sequence[OperatorRow] | Sequence[ModelRow]
 
 OPERATOR_COLUMNS = [
-    *("case", "layout", "pass", "contestant", "ms", "quartiles", "fastest", "soft_pool / this", "of copy speed"),
+    *(
+        "case",
+        "layout",
+        "values",
+        "pass",
+        "contestant",
+        "ms",
+        "quartiles",
+        "fastest",
+        "soft_pool / this",
+        "of copy speed",
+    ),
     "peak MiB",
 ]
 MODEL_COLUMNS = [
@@ -29,6 +40,7 @@ def operator_table(rows: Sequence[OperatorRow]) -> list[list[object]]:
         [
             row.case,
             row.layout,
+            row.values,
             row.direction,
             row.contestant,
             round(row.timing.median, 3),
@@ -88,7 +100,9 @@ def save_picture(rows: Rows, path: Path) -> None:
     panels: dict[str, list[tuple[str, Any]]] = {}
     for row in rows:
         if isinstance(row, OperatorRow):
-            panels.setdefault(f"{row.case}\n{row.layout}, {row.direction}", []).append((row.contestant, row.timing))
+            panels.setdefault(f"{row.case}\n{row.layout}, {row.values}, {row.direction}", []).append(
+                (row.contestant, row.timing)
+            )
         else:
             bars = panels.setdefault(f"{row.model}, batch {row.batch_size}\n{row.layout}, {row.direction}", [])
             bars += [("original", row.original), ("swapped", row.swapped)]

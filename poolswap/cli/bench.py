@@ -28,7 +28,7 @@ def bench(
             "--shape",
             metavar="N,C,H,W",
             help="Input of the operator; also N,C,L and N,C,T,H,W.",
-            show_default="four usual",
+            show_default="seven usual",
         ),
     ] = None,
     kernel: Annotated[int, typer.Option("--kernel", min=1, help="Kernel size, with --shape.")] = 3,

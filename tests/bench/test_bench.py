@@ -13,6 +13,7 @@ import torch
 from poolswap.bench import Case, bench_model, bench_operator, report
 from poolswap.bench.environment import threads
 from poolswap.bench.operator import two_averages
+from poolswap.bench.values import NORMAL, VALUES, available
 from poolswap.cli.app import main
 from poolswap.errors import MissingExtraError
 from poolswap.functional import soft_pool2d
@@ -34,7 +35,7 @@ def test_the_two_average_formulation_is_the_same_function() -> None:
 
 def test_operator_rows_name_every_contestant_in_both_layouts_and_directions() -> None:
     rows = bench_operator([SMALL], repeats=2, compiled=False)
-    forward = {row.contestant for row in rows if row.direction == "forward"}
+    forward = {row.contestant for row in rows if row.direction == "forward" and row.values == NORMAL}
     assert forward == {"soft_pool", "max_pool2d", "avg_pool2d", "two averages", "exp", "copy"}
     assert {(row.layout, row.direction) for row in rows} == {
         (layout, direction)
@@ -44,6 +45,22 @@ def test_operator_rows_name_every_contestant_in_both_layouts_and_directions() ->
     for row in rows:
         assert row.ratio > 0
         assert (row.roofline is None) == (row.contestant in ("exp", "copy"))
+
+
+def test_softpool_and_max_pooling_are_timed_on_every_kind_of_values() -> None:
+    rows = bench_operator([SMALL], repeats=2, compiled=False, memory=False)
+    pairs = {(row.layout, row.direction, row.values) for row in rows if row.contestant == "soft_pool"}
+    assert pairs == {(row.layout, row.direction, row.values) for row in rows if row.contestant == "max_pool2d"}
+    assert {values for _, _, values in pairs} == set(available(2))
+
+
+def test_values_have_the_shape_asked_for_and_what_their_names_say() -> None:
+    for name in available(2):
+        x = VALUES[name]((3, 130, 9, 12))
+        assert x.shape == (3, 130, 9, 12)
+        assert bool(x.isfinite().all())
+        assert float(x.std()) > 0
+    assert "photographs" not in available(3)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 20), (1, 2, 6, 6, 6)])
