@@ -54,7 +54,7 @@ case $check in
         # shellcheck disable=SC2086
         $compiler $flags -DPOOLSWAP_ISA=baseline $sanitized \
             "$here/fuzz.cpp" "$source/dispatch.cpp" "$source/kernel.cpp" -o "$folder/check"
-        "$folder/check" "$@"
+        ASAN_OPTIONS=allocator_may_return_null=1 "$folder/check" "$@"
         ;;
     aarch64)
         # shellcheck disable=SC2086
