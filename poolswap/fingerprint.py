@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from poolswap.errors import CheckError
 from poolswap.inputs import Example, all_outputs_of, evaluating, seeded_inputs
 from poolswap.measure import relative_distance
+from poolswap.surgery.probe import rehearse
 
 _KEPT = 16
 
@@ -58,7 +59,7 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**64)  # what torch takes
     batch: int = Field(default=2, ge=1, le=64)
     input_sha256: str
     outputs: tuple[KeptOutput, ...]
@@ -85,8 +86,10 @@ def fingerprint(
 ) -> Fingerprint:
     """Run the model on its device and in its dtype; its mode is put back.
 
-    Raises ValueError for absurd input sizes, CheckError for outputs with NaN or infinity.
+    Raises ValueError for absurd input sizes, TooLargeError for a forward that the machine has no memory for, CheckError
+    for outputs with NaN or infinity.
     """
+    rehearse(model, input_size, batch, example)
     inputs = seeded_inputs(model, input_size, seed=seed, batch=batch, example=example)
     with evaluating(model):
         outputs = [_plain(output) for output in all_outputs_of(model, inputs)]

@@ -21,7 +21,7 @@ KNOWN = {  # the rooms that know less than their place allows
     "functional": {"errors", "geometry", "ops"},
     "nn": {"errors", "geometry", "ops", "functional"},
     "measure": {"inputs"},
-    "models": {"errors"},
+    "models": {"errors", "budget"},
 }
 FACE = "__init__"  # poolswap/__init__.py, which imports its names when they are used
 

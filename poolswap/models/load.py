@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from poolswap.budget import building
 from poolswap.errors import InputError, first_line
 from poolswap.models.names import Source, resolve
 from poolswap.models.package import FOLDER, HUB, Package, read_package
@@ -40,7 +41,7 @@ class Weights(BaseModel):
     kind: Literal["random", "pretrained", "file"]
     origin: str | None = None
     sha256: str | None = None
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**64)  # what torch takes
     trained_on: str | None = None
 
     @property
@@ -166,7 +167,7 @@ def _make(
         raise InputError(f"{spec.name!r} is not a {spec.source} model")
     given = {"num_classes": spec.num_classes, "in_chans": spec.in_chans}
     arguments = {**spec.model_args, **{key: value for key, value in given.items() if value is not None}}
-    with torch.device(device or "cpu") as on:
+    with building(), torch.device(device or "cpu") as on:
         if source == "file":
             return make_from_file(name, arguments)
         for key in spec.model_args:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poolswap.budget import Meter, TooLargeError
 from poolswap.errors import InputError, first_line
 from poolswap.inputs import Example, fitted, make_inputs
 from poolswap.surgery.recording import Trace, record
@@ -24,12 +25,16 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
 
     `input_size` is (C, *spatial), without the batch; `example` replaces the input made from it: a tensor, a sequence of
     positional or a mapping of keyword arguments. The model itself, its mode and torch's generator stay as they are.
-    Raises InputError where the forward runs neither on the meta device nor on the CPU.
+    Raises InputError where the forward runs neither on the meta device nor on the CPU, TooLargeError where it would
+    take more than `poolswap.budget` allows.
     """
     with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            evaluated, device = _run(model, "meta", False, input_size, example), "meta"
+            with Meter():
+                evaluated, device = _run(model, "meta", False, input_size, example), "meta"
+        except TooLargeError:
+            raise
         except Exception:
             try:
                 evaluated, device = _run(model, "cpu", False, input_size, example), "cpu"
@@ -45,6 +50,24 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
         except Exception:
             trained = None
     return evaluated, trained
+
+
+def rehearse(model: nn.Module, input_size: Sequence[int], batch: int, example: Example | None = None) -> None:
+    """One forward in eval mode of a copy on the meta device, where it takes no memory.
+
+    Raises TooLargeError where it would take more than `poolswap.budget` allows. A model that cannot run there passes.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            subject = _copy_to(model, "meta").eval()
+            args, kwargs = fitted(subject, make_inputs(subject, input_size, batch, device="meta", example=example))
+            with Meter():
+                subject(*args, **kwargs)
+        except TooLargeError:
+            raise
+        except Exception:
+            return
 
 
 def _run(model: nn.Module, device: str, train: bool, input_size: Sequence[int], example: Example | None) -> Trace:
