@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from poolswap.errors import CheckError, InputError, PoolswapError
+from poolswap.errors import InputError, PoolswapError, first_line
 from poolswap.example import KeptExample
 from poolswap.files import check_writable
 from poolswap.fingerprint import fingerprint
@@ -156,8 +156,11 @@ def _check_outputs(model: nn.Module, manifest: Manifest, tolerance: float) -> Ch
     stored, size = manifest.fingerprint, manifest.model.input_size
     try:
         seen = fingerprint(model, size, seed=stored.seed, batch=stored.batch, example=manifest.inputs)
-    except CheckError as error:
+    except PoolswapError as error:
         return Check(name="fingerprint", ok=False, detail=error.message)
+    except Exception as error:  # of the model's own forward, which may not fit the input that the file says
+        detail = f"the model does not run on an input of size {size}: {first_line(error)}"
+        return Check(name="fingerprint", ok=False, detail=detail)
     distance = seen.distance(stored)
     exact = "bit-identical" if seen.sha256 == stored.sha256 else f"relative difference {distance:.1e}"
     same_input = seen.input_sha256 == stored.input_sha256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -33,7 +34,7 @@ def make_inputs(
     torchvision's detection models take a list of images in [0, 1) instead of a batch. Raises ValueError for a size that
     no model takes.
     """
-    if batch * torch.Size(input_size).numel() > LARGEST_INPUT:
+    if batch * math.prod(input_size) > LARGEST_INPUT:
         raise ValueError(f"an input of size {tuple(input_size)} is too large")
     if example is None:
         if isinstance(getattr(model, "transform", None), GeneralizedRCNNTransform):

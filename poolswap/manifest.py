@@ -136,11 +136,7 @@ def _manifest(text: str, path: Path) -> Manifest:
             f"the metadata of {path} is damaged: {field}: {in_words(str(where['msg']))}", "make it again"
         ) from None
     size = manifest.model.input_size
-    if (
-        len(size) not in (2, 3, 4)
-        or min(size) < 1
-        or torch.Size(size).numel() * manifest.fingerprint.batch > LARGEST_INPUT
-    ):
+    if len(size) not in (2, 3, 4) or min(size) < 1 or math.prod(size) * manifest.fingerprint.batch > LARGEST_INPUT:
         raise InputError(f"the metadata of {path} has an absurd input size {size}", "make it again")
     return manifest
 

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from poolswap.errors import InputError, in_words, nearest
 
+_LARGEST = 64 * 2**20  # bytes of a file; a plan of a thousand sites has one
+_MOST_VALUES, _DEEPEST = 1_000_000, 64
+
 
 class Settings(BaseModel):
     """Fields that are read from a file and checked as a whole; `noun` names the document, `example` is a field."""
@@ -32,9 +35,14 @@ class Settings(BaseModel):
         if path is None:
             return {}
         path = Path(path)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file, so no {cls.noun}", cls._hint())
         parse = json.loads if path.suffix == ".json" else yaml.safe_load
         try:
+            if path.stat().st_size > _LARGEST:
+                raise ValueError(f"it is larger than {_LARGEST // 2**20} MB")
             document = parse(path.read_text(encoding="utf-8"))
+            _check_plain(document)
         except OSError as error:
             raise InputError(
                 f"cannot read the {cls.noun} {path}: {error.strerror or error}", "check the path"
@@ -67,3 +75,21 @@ class Settings(BaseModel):
     @classmethod
     def _hint(cls) -> str:
         return f"write for example {cls.example}"
+
+
+def _check_plain(document: Any) -> None:
+    """Raise ValueError for what JSON could not hold. In YAML, a few aliases can stand for billions of values."""
+    seen, waiting = 0, [(document, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise ValueError("it has too many values, or is nested too deeply")
+        if isinstance(value, dict):
+            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list):
+            waiting += [(part, depth + 1) for part in value]
+        elif not isinstance(value, str | int | float | None):
+            raise ValueError(f"{value!r} is a {type(value).__name__}: write it in quotes")
+        elif isinstance(value, int) and abs(value) >= 2**64:
+            raise ValueError("it has a number of more than 64 bits")

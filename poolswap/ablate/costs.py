@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from poolswap.inputs import Inputs, fitted
@@ -27,15 +27,15 @@ class PassCost(BaseModel):
     rounds. Bytes are the most that the pass's tensors held at once.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     direction: Direction
-    batch: int
-    milliseconds: float
+    batch: int = Field(gt=0)
+    milliseconds: float = Field(gt=0)
     ratio: Ratio
     noise: Ratio
-    memory: int
-    control_memory: int
+    memory: int = Field(ge=0)
+    control_memory: int = Field(ge=0)
 
 
 class PooledCost(BaseModel):

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from poolswap.ablate.study import Adapt, Order, Running, Study, parse_counts
 from poolswap.errors import InputError
@@ -79,7 +79,7 @@ class Layer(BaseModel):
 
     path: str
     pooling: str
-    size: tuple[int, ...] = Field(description="channels and sides of its output")
+    size: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="channels and sides of its output")
 
 
 class Grid(BaseModel):
@@ -89,7 +89,16 @@ class Grid(BaseModel):
 
     layers: tuple[Layer, ...]
     cells: tuple[Cell, ...]
-    trials: dict[str, Trial]
+    trials: dict[Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")], Trial]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """Every cell has its trial, and its control; a grid is also read from a file."""
+        controls = {cell.adapt for cell in self.cells if cell.layers == 0}
+        for cell in self.cells:
+            if cell.key not in self.trials or cell.adapt not in controls or len(cell.paths) != cell.layers:
+                raise ValueError(f"the cell {cell.key} has no trial, no control, or other layers than it says")
+        return self
 
     def shard(self, number: int, of: int) -> dict[str, Trial]:
         """The trials of part `number` (from 1) of `of`. The parts depend on the keys alone, and have no trial twice."""

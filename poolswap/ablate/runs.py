@@ -15,9 +15,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from poolswap.ablate.costs import PassCost
 from poolswap.ablate.grid import Grid, Trial
@@ -48,20 +48,26 @@ class Result(BaseModel):
     `costs` are against the unmodified model, measured in turns with it; `drift` is the outputs' before any adaptation.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    top1: float
-    top5: float | None
+    top1: float = Field(ge=0, le=100)
+    top5: float | None = Field(ge=0, le=100)
     loss: float
     shift_consistency: float | None
-    images: int
-    correct: str
+    images: int = Field(gt=0)
+    correct: str = Field(pattern=r"\A[0-9a-f]*\z")
     costs: tuple[PassCost, ...]
-    parameters: int
+    parameters: int = Field(ge=0)
     drift: float | None
     sites: tuple[SiteMove, ...]
     seconds: float
     environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _a_bit_an_image(self) -> Self:
+        if len(self.correct) != -(-self.images // 4):
+            raise ValueError(f"correct has {len(self.correct)} digits for {self.images} images")
+        return self
 
 
 class Failure(BaseModel):

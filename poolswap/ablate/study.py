@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -14,8 +15,12 @@ from poolswap.settings import Settings
 
 Order = Literal["forward", "backward", "single"]
 Adapt = Literal["none", "recalibrate", "finetune", "scratch"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-_RANGE = re.compile(r"(\d+|all)(?:\.\.(\d+|all))?")
+_MOST_SEEDS = 10_000
+
+_CODE = re.compile(r"\.py\b")
+_RANGE = re.compile(r"(\d{1,9}|all)(?:\.\.(\d{1,9}|all))?")
 
 
 class Running(BaseModel):
@@ -60,7 +65,7 @@ class Study(Settings):
     order: tuple[Order, ...] = Field(default=("forward",), min_length=1)
     operators: tuple[str, ...] = Field(default=("soft",), min_length=1)
     adapt: tuple[Adapt, ...] = Field(default=("none",), min_length=1)
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=_MOST_SEEDS)
     op: Literal["max", "avg"] | None = None
     exclude: tuple[str, ...] = ()
     include_global: bool = False
@@ -77,7 +82,11 @@ class Study(Settings):
     @field_validator("seeds", mode="before")
     @classmethod
     def _number_of_seeds(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) else value
+        if not isinstance(value, int):
+            return value
+        if value > _MOST_SEEDS:
+            raise ValueError(f"a study has at most {_MOST_SEEDS:,} seeds")
+        return tuple(range(value))
 
     @field_validator("order", "operators", "adapt", "seeds")
     @classmethod
@@ -89,9 +98,27 @@ class Study(Settings):
     def _counts_are_text(cls, value: Any) -> Any:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
+    @staticmethod
+    def check_code(fields: Mapping[str, Any], *, trust_code: bool) -> None:
+        """Raise InputError where fields from a file name Python files, unless they are trusted.
+
+        A study is data: whoever wrote it, and not who runs it, chose the file.
+        """
+        named = [fields.get("model"), *_listed(fields.get("operators"))]
+        code = next((name for name in named if isinstance(name, str) and _CODE.search(name)), None)
+        if code is not None and not trust_code:
+            raise InputError(
+                f"the study names {code}, and running it would run that file",
+                "if you trust the file, run the study with trust_code=True",
+            )
+
     def dumps(self) -> str:
         """The whole study as YAML that `read` takes."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def parse_counts(text: str, available: int) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ class Recipe(Settings):
     freeze: tuple[str, ...] = ()
     anneal: float = Field(default=0.0, ge=0, le=1)
     learn_beta: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     grad_accumulation: int = Field(default=1, ge=1)
     workers: int = Field(default=0, ge=0)

@@ -108,7 +108,12 @@ def ablate(
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
     fields = Study.fields(study)
-    place = {**asdict(source), "trust_code": weights.trust_code}
+    for name in ("recipe", "model_args", "running"):
+        if not isinstance(fields.get(name, {}), dict):
+            raise InputError(f"the study's {name} is no list of fields", f"write for example {name}: {{key: value}}")
+    typed = {"model": model, "operators": operators}
+    Study.check_code({k: v for k, v in fields.items() if not typed.get(k)}, trust_code=weights.trust_code)
+    place = asdict(source)
     given = {
         "model": model,
         "data": data,
@@ -128,7 +133,11 @@ def ablate(
             **parse_model_args(setting or [], "setting"),
         },
         "model_args": {**fields.get("model_args", {}), **weights.arguments},
-        "running": {**fields.get("running", {}), **{name: value for name, value in place.items() if value}},
+        "running": {
+            **fields.get("running", {}),
+            **{name: value for name, value in place.items() if value},
+            "trust_code": weights.trust_code,  # a study does not vouch for itself
+        },
     }
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value}})
     if {"finetune", "scratch"} & {*asked.adapt} or asked.recipe:

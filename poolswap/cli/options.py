@@ -37,7 +37,9 @@ TrustCodeOption = Annotated[
         "--trust-code", help="Let a checkpoint made from file.py:factory run that file.", rich_help_panel="Model"
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all that is random.", show_default="0")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all that is random.", show_default="0")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

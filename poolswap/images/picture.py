@@ -82,7 +82,7 @@ def _read(path: Path, max_side: int) -> tuple[Tensor, tuple[int, int]]:
         raise InputError(f"{path} is not a picture that can be read", "convert it to PNG or JPEG") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path} has too many pixels to be read", "reduce it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # a damaged picture can raise nearly anything
         raise InputError(f"{path} is damaged: {error or type(error).__name__}", "copy or save it again") from error
     return pixels, size[::-1] if turned else size
 

@@ -7,6 +7,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def _read(path: Path) -> Mapping[Any, Any]:
         if path.suffix == ".safetensors":
             document: Any = load_file(path)
         else:
+            _check_inflated(path)
             with torch.serialization.safe_globals(_INERT), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of file formats that then fail
                 document = torch.load(path, map_location="cpu", weights_only=True)
@@ -106,6 +108,15 @@ def _read(path: Path) -> Mapping[Any, Any]:
     if not isinstance(document, Mapping):
         raise InputError(f"{path} holds a {type(document).__name__}, not a state dict", "save model.state_dict()")
     return document
+
+
+def _check_inflated(path: Path) -> None:
+    """torch stores tensors as they are: what grows in memory was compressed to be small on the way here."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+        if held > 2 * path.stat().st_size + 2**20:
+            raise OSError(f"it is compressed, {path.stat().st_size:,} bytes for {held:,}")
 
 
 def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

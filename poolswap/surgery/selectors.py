@@ -21,7 +21,8 @@ from poolswap.errors import InputError, nearest
 from poolswap.surgery.calls import Op
 from poolswap.surgery.sites import PoolSite, Scope
 
-_COUNT = re.compile(r"(?:(first|last):)?(\d+)")
+_NUMBER = re.compile(r"#\d{1,9}")
+_COUNT = re.compile(r"(?:(first|last):)?(\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def _select(part: str, candidates: Candidates) -> Sequence[str]:
     if count := _COUNT.fullmatch(part):
         return _counted(part, count.group(1) or "first", int(count.group(2)), paths)
     if part.startswith("#"):
-        found = [site for site in candidates.everything if part[1:].isdecimal() and site.number == int(part[1:])]
+        number = int(part[1:]) if _NUMBER.fullmatch(part) else None
+        found = [site for site in candidates.everything if site.number == number]
         hint = f"the sites are #1 to #{len(candidates.everything)}: poolswap inspect MODEL lists them"
     else:
         found = [site for site in candidates.everything if _matches(site, part)]

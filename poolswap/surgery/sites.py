@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -18,6 +18,7 @@ from poolswap.surgery.probe import probe
 from poolswap.surgery.recording import Event, Trace
 
 Kind = Literal["module", "functional", "written out"]
+Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
 Scope = Literal["window", "global"]
 
 # A whole-map average with fewer elements than this is a small window that happens to cover a small map.
@@ -56,8 +57,8 @@ class PoolSite(BaseModel):
     scope: Scope
     call: PoolingCall | None
     function: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_shape: Shape = Field(min_length=2)
+    output_shape: Shape
     replaceable: bool
     reason: str | None = None
     aliases: tuple[str, ...] = ()

@@ -138,7 +138,14 @@ def _check_site(model: nn.Module, site: PoolSite) -> None:
     except AttributeError:
         raise InputError(f"the plan names {site.path}, which is not in the model", hint) from None
     if site.kind == "functional":
-        if is_lifted(module) and not hasattr(module, site.path.rpartition(".")[2]):
+        name = site.path.rpartition(".")[2]
+        if ".".join(filter(None, [site.owner, name])) != site.path or not name.isidentifier():
+            raise InputError(
+                f"the plan names {site.path}, which cannot be a child of {site.owner or 'the model'}", hint
+            )
+        if not is_lifted(module) and hasattr(module, name):
+            raise InputError(f"the plan names {site.path}, which the model has as something else", hint)
+        if is_lifted(module) and not hasattr(module, name):
             raise InputError(f"{site.owner} is lifted, but has no child for {site.path}", hint)
         return
     if not site.path:

@@ -55,6 +55,7 @@ def draw(summary: Summary, theme: Theme) -> list[Chart]:
         "axes.labelcolor": theme.ink,
         "axes.edgecolor": theme.line,
         "font.size": 11,
+        "text.parse_math": False,  # a name is a name, whatever signs it has
     }
     settings |= {"xtick.color": theme.ink, "ytick.color": theme.ink, "axes.facecolor": "none"}
     settings |= {"figure.facecolor": theme.paper, "svg.fonttype": "none", "grid.color": theme.line}
@@ -72,7 +73,7 @@ def _layers(summary: Summary, theme: Theme) -> Chart | None:
     series = dict.fromkeys((row.to, row.order, row.adapt) for row in rows if row.layers)
     for n, (to, order, adapt) in enumerate(series):
         line = [row for row in rows if (row.to, row.order, row.adapt) == (to, order, adapt)]
-        line = [controls[adapt]] * (adapt in controls) + sorted(line, key=lambda row: row.layers)
+        line = ([controls[adapt]] if adapt in controls else []) + sorted(line, key=lambda row: row.layers)
         shift = 0.06 * (n - (len(series) - 1) / 2)  # series side by side, so that bars do not cover one another
         _line(picture, axes, line, shift, f"{to}, {adapt}" + (f", {order}" if len(summary.study.order) > 1 else ""), n)
     axes.xaxis.get_major_locator().set_params(integer=True)

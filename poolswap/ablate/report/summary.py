@@ -131,6 +131,8 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
                 "report on shards of one study at a time",
             )
     results = {key: found for key in grid.trials if (found := _first(folders, key)) is not None}
+    if len({result.images for result in results.values()}) > 1:
+        raise InputError(f"the results in {folders[0].path} are of different images", "run poolswap ablate again")
     problems = _problems(folders, grid, results)
     rows = _rows(grid, results, {problem.key for problem in problems})
     environments = {json.dumps(result.environment, sort_keys=True): result.environment for result in results.values()}

@@ -1,0 +1,264 @@
+"""Whatever is loaded, a command ends with one line that says what is wrong, exit code 2, and in time."""
+
+import io
+import json
+import os
+import struct
+import zipfile
+
+import pytest
+import torch
+import yaml
+
+from poolswap import find_pools, load_model, make_plan, swap_pools
+from poolswap.checkpoint import save_checkpoint
+from poolswap.cli.app import main
+
+SIZE = (3, 32, 32)
+SMALL = ("timm:test_resnet", "--num-classes", "3", "--input-size", "3,32,32")
+STUDY = {"model": "timm:test_resnet", "data": "digits", "adapt": ["scratch"], "input_size": [3, 16, 16]}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    model, spec = load_model("timm:test_resnet", num_classes=3, input_size=SIZE)
+    plan = make_plan(find_pools(model, SIZE), model=spec.reference, input_size=SIZE)
+    swap_pools(model, plan)
+    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
+    save_checkpoint(model, path, spec=spec, plan=plan)
+    return path, plan
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder, and says what its one line of error is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POOLSWAP_DEBUG", "")
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        lines = capsys.readouterr().err.splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        assert code == 2, lines
+        assert len(errors) == 1, lines
+        assert "internal" not in errors[0]
+        assert not any(line.startswith("Traceback") for line in lines)
+        return errors[0]
+
+    return run
+
+
+def with_metadata(path, folder, text):
+    """A copy of the checkpoint with other text for its manifest."""
+    raw = path.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    header["__metadata__"]["poolswap"] = text(header["__metadata__"]["poolswap"])
+    encoded = json.dumps(header).encode()
+    copy = folder / "forged.safetensors"
+    copy.write_bytes(struct.pack("<Q", len(encoded)) + encoded + raw[8 + length :])
+    return copy
+
+
+def forged(*where, value):
+    """Metadata with one value exchanged."""
+
+    def change(text):
+        document = place = json.loads(text)
+        *path, last = where
+        for key in path:
+            place = place[key]
+        place[last] = value
+        return json.dumps(document)
+
+    return change
+
+
+SWAP = ("plan", "swaps", 0)
+FUNCTIONAL = {"kind": "functional", "owner": ""}
+
+
+def functional(path):
+    """A first site that is said to be a functional call of this name."""
+
+    def change(text):
+        document = json.loads(text)
+        document["plan"]["swaps"][0]["site"].update(FUNCTIONAL, path=path)
+        return json.dumps(document)
+
+    return change
+
+
+METADATA = {
+    "a size of 1e30": forged("model", "input_size", value=[3, 1e30, 32]),
+    "a size of 2**70": forged("model", "input_size", value=[3, 2**70, 32]),
+    "no size": forged("model", "input_size", value=[]),
+    "a seed of 2**70": forged("fingerprint", "seed", value=2**70),
+    "a seed of -1": forged("fingerprint", "seed", value=-1),
+    "a seed of the weights of 2**70": forged("model", "weights", "seed", value=2**70),
+    "a batch of 10**9": forged("fingerprint", "batch", value=10**9),
+    "an empty shape": forged(*SWAP, "site", "input_shape", value=[]),
+    "a shape of 2**70": forged(*SWAP, "site", "input_shape", value=[2**70, 1, 1, 1]),
+    "a shape below 0": forged(*SWAP, "site", "output_shape", value=[-1, 3, 4, 4]),
+    "windows without a dimension": forged(
+        *SWAP, "geometry", value={"kernel_size": [], "stride": [], "padding": [], "dilation": []}
+    ),
+    "a path __class__": functional("__class__"),
+    "a path maxpool.__class__": functional("maxpool.__class__"),
+    "a path _modules": functional("_modules"),
+    "a path forward": functional("forward"),
+    "a path .": functional("."),
+    "a path with a NUL": functional("pool_\0"),
+    "an owner that is not there": forged(*SWAP, "site", "path", value="layer9.pool"),
+    "options of another type": forged(*SWAP, "options", value={"beta": {"a": 1}}),
+    "an operator in a file": forged(*SWAP, "to", value="evil.py:Pool"),
+    "an operator that is not there": forged(*SWAP, "to", value="évil"),
+    "30000 layers": forged("model", "model_args", value={"layers": [30000, 1, 1, 1]}),
+    "a billion layers": forged("model", "model_args", value={"layers": [10**9]}),
+    "10**12 classes": forged("model", "num_classes", value=10**12),
+    "deep nesting": lambda text: "[" * 100_000,
+    "deeper nesting": lambda text: '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "no JSON": lambda text: text + "x",
+    "nothing": lambda text: "",
+    "6000 digits": lambda text: '{"format":' + "9" * 6000 + "}",
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_of_a_checkpoint(saved, refused, tmp_path, name):
+    refused("verify", with_metadata(saved[0], tmp_path, METADATA[name]))
+
+
+ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+DOCUMENTS = {
+    "a date": "model: 2020-01-01",
+    "a date in it": "model_args: {a: 2020-01-01}\nrecipe: {epochs: 2020-01-01}",
+    "a date that is none": "model: 2020-13-45",
+    "a set": "swaps: !!set {a}",
+    "bytes": "model: !!binary aGVsbG8=",
+    "code": "!!python/object/apply:os.system ['echo hi']",
+    "deep nesting": "[" * 5000,
+    "deep nesting of maps": "a: " * 1 + "{a: " * 3000,
+    "a list in itself": "swaps: &a [*a]",
+    "a billion values": ALIASES + "model_args: {x: *i}",
+    "6000 digits": "seeds: " + "9" * 6000,
+    "a number of 70 bits": f"seeds: {2**70}",
+    "two documents": "---\na: 1\n---\nb: 2",
+    "a tab": "\tmodel: x",
+    "a list for a key": "? [a]\n: 3",
+    "a number for a key": "1: 2",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("command", [("convert", *SMALL, "--output", "o.safetensors", "--plan"), ("ablate", "--study")])
+def test_plans_and_studies(refused, tmp_path, command, name):
+    (tmp_path / "document.yaml").write_text(DOCUMENTS[name], encoding="utf-8")
+    refused(*command, "document.yaml")
+
+
+STUDIES = {
+    "3000000000 seeds": {"seeds": 3_000_000_000},
+    "2**70 seeds": {"seeds": 2**64 - 1},
+    "a seed of 2**63": {"seeds": [2**63]},
+    "a seed of -1": {"seeds": [-1]},
+    "6000 digits of layers": {"counts": "9" * 6000},
+    "a billion layers": {"model_args": {"layers": [10**9]}},
+    "10**12 classes": {"num_classes": 10**12},
+    "a size of 2**60": {"input_size": [3, 2**60, 3]},
+    "a huge size": {"input_size": [3, 10**5, 10**5]},
+    "arguments that are none": {"model_args": ["x"]},
+    "an operator of NaN": {"operators": ["soft:beta"]},
+    "a model with a NUL": {"model": "a\0b"},
+    "a long name": {"model": "x" * 5000},
+    "no name": {"model": "timm:"},
+    "a weights file with a NUL": {"weights": "a\0.pt", "adapt": ["none"]},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_fields_of_a_study(refused, tmp_path, name):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, **STUDIES[name]}))
+    refused("ablate", "--study", "study.yaml", "--dry-run", "--output", "run")
+
+
+def test_arguments_of_a_study_that_options_add_to(refused, tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, "model_args": "x"}))
+    refused("ablate", "--study", "study.yaml", "--dry-run", "--model-arg", "a=1")
+
+
+@pytest.mark.parametrize("field", [{"model": "evil.py:factory"}, {"operators": ["evil.py:Pool:size=3"]}])
+def test_code_that_a_study_names_runs_only_where_it_is_trusted(refused, tmp_path, capsys, field):
+    (tmp_path / "evil.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    vouching = {"running": {"trust_code": True}}  # a study may not vouch for itself
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**STUDY, **field, **vouching}))
+    assert "would run that file" in refused("ablate", "--study", "study.yaml", "--dry-run")
+    assert not (tmp_path / "ran").exists()
+    main(["ablate", "--study", "study.yaml", "--dry-run", "--trust-code"])
+    assert (tmp_path / "ran").exists()
+    capsys.readouterr()
+
+
+OPTIONS = {
+    "a seed of 2**70": ("--seed", 2**70),
+    "a seed of -1": ("--seed", -1),
+    "a huge size": ("--input-size", "3,30000,30000"),
+    "10**12 classes": ("--num-classes", 10**12),
+    "30000 layers": ("--model-arg", "layers=[30000,1,1,1]"),
+    "deep nesting": ("--model-arg", "layers=" + "[" * 5000),
+    "6000 digits of layers": ("--layers", "9" * 6000),
+    "6000 digits of a number": ("--layers", "#" + "9" * 6000),
+    "a plan without end": ("--plan", "/dev/zero"),
+    "a plan that nobody writes": ("--plan", "fifo"),
+    "weights without end": ("--checkpoint", "/dev/zero"),
+    "weights that nobody writes": ("--checkpoint", "fifo"),
+    "weights in a folder": ("--checkpoint", "/"),
+    "a full device": ("--output", "/dev/full"),
+    "a long name": ("--output", "x" * 300 + ".safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_convert(refused, tmp_path, name):
+    os.mkfifo(tmp_path / "fifo")
+    refused("convert", "timm:test_resnet", "--output", "o.safetensors", *OPTIONS[name])
+
+
+@pytest.mark.parametrize(
+    "command", [("verify",), ("images",), ("ablate", "--study"), ("report",), ("inspect",), ("evaluate", "--data", "x")]
+)
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo.png", "fifo.safetensors", "/"])
+def test_files_that_are_none(refused, tmp_path, command, name):
+    for fifo in ("fifo.png", "fifo.safetensors"):
+        os.mkfifo(tmp_path / fifo)
+    refused(*command, name)
+
+
+def test_weights_that_are_small_by_compression_alone(refused, tmp_path):
+    """A megabyte that becomes a gigabyte; torch never compresses."""
+    plain = io.BytesIO()
+    torch.save({"weight": torch.zeros(2**24)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    assert "compressed" in refused("convert", *SMALL, "--checkpoint", "bomb.pt", "--output", "o.safetensors")
+
+
+@pytest.mark.parametrize("cut", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a\xff\xff\xff\xff", b"BM" + b"\xff" * 60])
+def test_pictures(refused, tmp_path, cut):
+    pytest.importorskip("PIL")
+    (tmp_path / "a.png").write_bytes(cut)
+    refused("images", "a.png")
+
+
+def test_a_model_that_is_too_large_for_what_is_allowed(refused, monkeypatch):
+    monkeypatch.setenv("POOLSWAP_MAX_MEMORY", "20M")
+    assert "weights take more" in refused("convert", "timm:resnet18", "--output", "o.safetensors")
+    assert "forward takes more" in refused(
+        "convert", *SMALL[:3], "--input-size", "3,2000,2000", "--output", "o.safetensors"
+    )
+    monkeypatch.setenv("POOLSWAP_MAX_MEMORY", "much")
+    assert "not a size of memory" in refused("convert", *SMALL, "--output", "o.safetensors")
