@@ -121,9 +121,12 @@ def _pool(
     beta: Beta,
 ) -> Tensor:
     eager = is_eager(x)
-    lists = isinstance(kernel_size, list) or isinstance(stride, list) or isinstance(padding, list)
-    make = _make if eager and not lists and not isinstance(dilation, list) else Geometry.make
-    return _pool_windows(x, make(dims, kernel_size, stride, padding, dilation, ceil_mode), beta, eager)
+    sizes = (kernel_size, stride, padding, dilation)
+    try:
+        geometry = (_make if eager else Geometry.make)(dims, *sizes, ceil_mode)
+    except TypeError:  # a list, or another sequence that cannot be kept
+        geometry = Geometry.make(dims, *sizes, ceil_mode)
+    return _pool_windows(x, geometry, beta, eager)
 
 
 def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Tensor:

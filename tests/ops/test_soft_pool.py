@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserList
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,6 +133,15 @@ def test_a_number_first_seen_in_inference_mode_serves_training_too() -> None:
     x = sample()
     soft_pool2d(x, 2, beta=0.8125).sum().backward()
     assert x.grad is not None
+
+
+def test_sizes_are_any_sequence_of_ints() -> None:
+    x = sample(grad=False)
+    expected = soft_pool2d(x, (3, 2), (2, 1), (1, 0))
+    for kind in (list, UserList, torch.Size):
+        assert torch.equal(soft_pool2d(x, kind([3, 2]), kind([2, 1]), kind([1, 0])), expected)
+    with pytest.raises(TypeError):
+        soft_pool2d(x, 2.0)  # type: ignore[arg-type]
 
 
 def test_meta_tensors_need_no_implementation() -> None:
