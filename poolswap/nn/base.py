@@ -29,15 +29,22 @@ class Pool(nn.Module):
             cls.forward = _opaque(cls.forward)
 
 
+def tracer_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The torch.fx.Tracer that is recording this call, or None."""
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Proxy):
+            return value.tracer
+    return None
+
+
 def _opaque(forward: Callable[..., Any]) -> Callable[..., Any]:
     """This forward of tensors; of a proxy, a call of the module in the graph that is being traced."""
 
     @wraps(forward)
     def opaque(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        for value in (*args, *kwargs.values()) if kwargs else args:
-            if isinstance(value, Proxy):
-                tracer: Any = value.tracer
-                return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
+        tracer = tracer_of(args, kwargs)
+        if tracer is not None:
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
         return forward(self, *args, **kwargs)
 
     return opaque

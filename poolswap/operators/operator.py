@@ -107,8 +107,15 @@ class Operator:
 
 def _options(form: Form) -> list[inspect.Parameter]:
     """The parameters after the site."""
-    parameters = list(inspect.signature(form, eval_str=True).parameters.values())[1:]
+    try:
+        parameters = list(inspect.signature(form, eval_str=True).parameters.values())[1:]
+    except NameError:  # an annotation that only a type checker can read: the defaults say enough
+        parameters = [p.replace(annotation=_kind(p)) for p in list(inspect.signature(form).parameters.values())[1:]]
     return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+    return Any if parameter.default in (None, parameter.empty) else type(parameter.default)
 
 
 def _own_a_tensor(module: nn.Module, site: WindowSite | HeadSite, options: Mapping[str, Any]) -> None:

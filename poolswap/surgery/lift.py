@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import checkpoint
 
 from poolswap.errors import InputError
+from poolswap.nn.base import tracer_of
 from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
 from poolswap.surgery.sites import PoolSite
 
@@ -142,6 +143,8 @@ _lifted_classes: dict[type[nn.Module], type[nn.Module]] = {}
 def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
     @wraps(cls.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if (tracer := tracer_of(args, kwargs)) is not None:
+            return _call_in_graph(self, tracer, args, kwargs)
         with _OwnCalls(self):
             return cls.forward(self, *args, **kwargs)
 
@@ -151,6 +154,16 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     entries = {name: _entered(method) for name, method in _entries(cls)}
     return type(cls.__name__, (cls,), {**entries, **names, "forward": forward, "__reduce__": reduce})
+
+
+def _call_in_graph(owner: nn.Module, tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One call of the whole owner: torch.fx sees neither its sizes nor its x.mean(), so its calls cannot be counted."""
+    if owner is tracer.root:
+        raise LiftError(
+            f"{type(owner).__name__} pools by function calls of its own, which torch.fx cannot hand to its children: "
+            f"trace torch.nn.Sequential(model), which calls it as a whole, or use torch.export"
+        )
+    return tracer.create_proxy("call_module", tracer.path_of_module(owner), args, kwargs)
 
 
 def _entries(cls: type[nn.Module]) -> Iterator[tuple[str, FunctionType]]:

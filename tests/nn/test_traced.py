@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from nets import Mixed
 from pools import VARIANTS, make
 from torch import fx, nn
 from torch.ao.quantization import get_default_qconfig_mapping
@@ -16,6 +17,10 @@ from poolswap.geometry import Geometry
 from poolswap.nn import HeadSite, WindowPool, WindowSite
 from poolswap.nn.stock import MaxPool
 from poolswap.operators.registry import OPERATORS, parse_operator
+from poolswap.surgery.lift import LiftError
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 HEADS = {
     **{f"{name} head": (name, HeadSite(channels=3)) for name, op in OPERATORS.items() if op.head},
@@ -104,6 +109,39 @@ def test_the_older_onnx_exporter_takes_it(name):
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     torch.testing.assert_close(torch.from_numpy(y), model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def swapped():
+    torch.manual_seed(0)
+    model = Mixed().eval()
+    swap_pools(model, make_plan(find_pools(model, (3, 32, 32)), "all", "soft"))
+    return model, torch.randn(2, 3, 32, 32)
+
+
+def test_an_owner_of_lifted_calls_is_one_call_for_fx():
+    """Its x.mean() is no function for torch.fx; counted without it, its calls would go to the wrong children."""
+    model, x = swapped()
+    whole = nn.Sequential(model, nn.Flatten()).eval()
+    traced = fx.symbolic_trace(whole)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1"]
+    assert torch.equal(traced(x), model(x))
+    assert torch.equal(create_feature_extractor(whole, ["0"]).eval()(x)["0"], model(x))
+
+
+def test_a_root_that_pools_by_functions_is_refused_in_words():
+    model, _ = swapped()
+    with pytest.raises(LiftError, match=r"trace torch\.nn\.Sequential\(model\)"):
+        fx.symbolic_trace(model)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao's and torch.jit's own
+def test_a_model_with_lifted_calls_is_quantised_and_traced_by_torchscript():
+    model, x = swapped()
+    traced = torch.jit.trace(model, (x,))
+    other = torch.randn(1, 3, 40, 48)
+    torch.testing.assert_close(traced(other), model(other), rtol=1e-5, atol=1e-5)
+    quantised = convert_fx(prepare_fx(nn.Sequential(model).eval(), get_default_qconfig_mapping(), (x,)))
+    assert torch.equal(quantised(x), model(x))
 
 
 def test_a_users_operator_is_one_call_too():

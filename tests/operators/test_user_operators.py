@@ -16,6 +16,7 @@ from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn import HeadSite, WindowSite
 from poolswap.operators import OPERATORS, registry
+from poolswap.operators.describe import usage
 from poolswap.operators.registry import all_operators, find_operator, parse_operator
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
@@ -108,6 +109,13 @@ def test_a_name_in_a_plan_runs_no_file(file, capsys):
 def test_any_module_class_that_takes_a_site_will_do(file):
     operator, options = parse_operator(f"{file}:Plain:times=4")
     assert operator.make(WindowSite(GEOMETRY), options).times == 4
+
+
+def test_annotations_that_only_a_type_checker_can_read_do_no_harm(file):
+    file.write_text(FILE.replace("def __init__(self, site, *,", "def __init__(self, site: WindowSite, *,"))
+    operator, options = parse_operator(f"{file}:Last:scale=3")
+    assert options == {"scale": 3.0}
+    assert usage(operator) == "scale=1.0"
 
 
 def test_what_is_no_module_class_is_refused(file):
