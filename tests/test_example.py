@@ -118,7 +118,7 @@ def test_damaged_examples_are_input_errors(data):
 
 
 def test_signals_are_converted_and_verified_on_the_command_line(capsys):
-    assert main(["convert", "nets.py:Words", "--input-size", "1,4000", "--out", "words.safetensors"]) == 0
+    assert main(["convert", "nets.py:Words", "--input-size", "1,4000", "--output", "words.safetensors"]) == 0
     assert read_manifest("words.safetensors").model.input_size == (1, 4000)
     assert main(["verify", "words.safetensors", "--trust-code"]) == 0
     with pytest.raises(InputError, match="is not C,H,W"):

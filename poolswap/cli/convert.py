@@ -122,6 +122,10 @@ def convert(
         str | None,
         typer.Option("--export", metavar="FORMAT", help="Export it too: onnx, pt2, ...", rich_help_panel="Output"),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail where a chosen site cannot be replaced.", rich_help_panel="Output"),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing.", rich_help_panel="Output")
     ] = False,
@@ -170,6 +174,10 @@ def convert(
             model=spec.reference,
             input_size=spec.input_size,
         )
+    for left in plan.left:
+        output.warn(f"{left.path or 'the model itself'} stays stock: it {left.reason}")
+    if strict:
+        plan.check_whole()
     if plan_out:
         write_text(plan_out, plan.dumps("json" if plan_out.suffix == ".json" else "yaml"), force=force)
     if dry_run:

@@ -18,7 +18,7 @@ EXAMPLES = ("poolswap inspect inception_v3", "poolswap inspect torchvision:googl
 
 def inspect(model: ModelArgument, architecture: Architecture, output: Output, example: ExampleOption = None) -> None:
     """List every pooling site: path, geometry, shapes."""
-    from poolswap.surgery.sites import find_pools
+    from poolswap.surgery.sites import LOOKS_FOR, find_pools
 
     net, spec = architecture.load(model)
     sites = find_pools(net, spec.input_size, example=example_of(example))
@@ -29,6 +29,7 @@ def inspect(model: ModelArgument, architecture: Architecture, output: Output, ex
         output.note(spec.note)
     output.table(f"{spec.reference}, input {'x'.join(map(str, spec.input_size))}", COLUMNS, [row(s) for s in sites])
     output.note(count(sites))
+    output.note(f"looked for: {LOOKS_FOR}")
 
 
 COLUMNS = ["#", "path", "kind", "pooling", "scope", "input", "output", "replaceable"]
@@ -42,6 +43,8 @@ def pooling(site: PoolSite) -> str:
 def row(site: PoolSite) -> list[object]:
     """One line of the table: what a person picks sites by."""
     why = "yes" if site.replaceable else f"no: {site.reason}"
+    if site.aside:
+        why = f"if named: {site.aside}"
     if site.only:
         why += f" (only in {site.only} mode)"
     if site.aliases:

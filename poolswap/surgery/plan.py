@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from poolswap.errors import InputError, NothingToReplaceError
+from poolswap.errors import CheckError, InputError, NothingToReplaceError
 from poolswap.geometry import Geometry
 from poolswap.models.userfile import split_reference
 from poolswap.operators import Operator
@@ -88,6 +88,16 @@ class Plan(Settings):
     def paths(self) -> tuple[str, ...]:
         """Paths of the modules that are replaced, each once."""
         return tuple(dict.fromkeys(swap.site.path for swap in self.swaps))
+
+    def check_whole(self) -> None:
+        """Raise CheckError where a site that was meant stays stock."""
+        if self.left:
+            first, more = self.left[0], len(self.left) - 1
+            others = f", and {more} more" if more else ""
+            raise CheckError(
+                f"{first.path or 'the model itself'} stays stock: it {first.reason}{others}",
+                f"leave it out with exclude=[{first.path!r}], or leave out strict=",
+            )
 
     @property
     def operators(self) -> tuple[str, ...]:

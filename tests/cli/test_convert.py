@@ -161,3 +161,37 @@ def test_verify_exits_1_where_a_check_fails(run, folder):
     assert code == 1
     assert "file         no" in out
     assert "does not verify" in err
+
+
+AREA = """
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    input_size = (3, 32, 32)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        return F.interpolate(self.pool(self.conv(x)), scale_factor=0.5, mode="area").mean((2, 3))
+"""
+
+
+def test_what_all_could_not_replace_is_said_and_strict_fails_before_anything_is_written(run, folder):
+    (folder / "area.py").write_text(AREA)
+    code, _, err = run("convert", "area.py:Net", "--strict")
+    assert (code, list(folder.glob("*.safetensors"))) == (1, [])
+    assert "stays stock: it is area interpolation" in err
+    code, out, err = run("convert", "area.py:Net", "--json")
+    assert code == 0
+    assert "the model itself stays stock: it is area interpolation" in err
+    assert [left["path"] for left in json.loads(out)["plan"]["left"]] == [""]
+    assert run("convert", "area.py:Net", "--strict", "--layers", "first", "--force")[0] == 0
+
+
+def test_inspect_says_what_it_looks_for(run):
+    _, _, err = run("inspect", "net.py:Net")
+    assert "looked for: max, average and adaptive pooling" in err

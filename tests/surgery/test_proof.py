@@ -126,6 +126,6 @@ def test_convert_saves_nothing_that_is_not_proven(tmp_path, monkeypatch, capsys)
         "    def forward(self, x):\n"
         "        return self.pools[0](x)\n"
     )
-    assert main(["convert", "net.py:Net", "--out", "net.safetensors"]) == 1
+    assert main(["convert", "net.py:Net", "--output", "net.safetensors"]) == 1
     assert "something else holds the layer" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["net.py"]
