@@ -10,6 +10,7 @@
 #include "problems.h"
 #include "validate.h"
 
+extern "C" void __sanitizer_set_death_callback(void (*)());
 extern "C" int poolswap_forward(const poolswap::Spec*, double, const void*, void*, int64_t);
 extern "C" int poolswap_backward(const poolswap::Spec*, double, const void*, const void*, void*, int64_t);
 
@@ -61,6 +62,8 @@ std::unique_ptr<char[]> buffer(int64_t count, int64_t dtype) {
     return std::unique_ptr<char[]>(new char[size_t(count * kElement[dtype])]);
 }
 
+const poolswap::Spec* running;  // what a sanitizer's report is about
+
 bool fail(const char* what, int status, const poolswap::Spec& spec) {
     std::printf("%s: status %d; dtype %ld last %ld planes %ld channels %ld", what, status, long(spec.dtype),
                 long(spec.channels_last), long(spec.planes), long(spec.channels));
@@ -89,6 +92,7 @@ bool runs(const poolswap::Spec& spec, int64_t threads, Seen& seen) {
     if (poolswap_forward(&spec, beta, nullptr, y.get(), threads) != poolswap::kBadPointer ||
         poolswap_backward(&spec, beta, g.data(), x.data(), dx.get() + 1, threads) != poolswap::kBadPointer)
         return fail("a bad pointer is taken", 0, spec);
+    running = &spec;
     const std::clock_t start = std::clock();
     const int forward = poolswap_forward(&spec, beta, x.data(), y.get(), threads);
     const int backward = poolswap_backward(&spec, beta, g.data(), x.data(), dx.get(), threads);
@@ -122,6 +126,10 @@ int main(int count, char** arguments) {
     const uint64_t seed = count > 1 ? strtoull(arguments[1], nullptr, 10) : 0;
     const int problems = count > 2 ? atoi(arguments[2]) : 2000;
     Seen bad, good;
+    __sanitizer_set_death_callback([] {
+        if (running) fail("a sanitizer's finding", 0, *running);
+        std::fflush(stdout);
+    });
     if (poolswap_forward(nullptr, 1, kSomewhere, const_cast<void*>(kSomewhere), 1) != poolswap::kBadPointer) return 1;
     for (int i = 0; i < problems; ++i) {
         generator.seed(seed * 1000003 + uint64_t(i));

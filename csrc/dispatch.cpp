@@ -39,13 +39,6 @@ const Isa& choose() {
     return baseline::kIsa;
 }
 
-// `spec` as the kernel is given it.
-Spec trimmed(const Spec& spec) {
-    Spec copy = spec;
-    for (auto& axis : copy.axes) trim(axis);
-    return copy;
-}
-
 const Isa& isa() {
     static const Isa& chosen = choose();
     return chosen;
@@ -60,14 +53,12 @@ POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
 POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y, int64_t threads) {
     const poolswap::Status status = poolswap::validate(spec, {x, y}, threads);
     if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
-    const poolswap::Spec served = poolswap::trimmed(*spec);
-    return poolswap::isa().forward(&served, beta, x, y, threads);
+    return poolswap::isa().forward(spec, beta, x, y, threads);
 }
 
 POOLSWAP_EXPORT int poolswap_backward(const poolswap::Spec* spec, double beta, const void* g, const void* x, void* dx,
                                       int64_t threads) {
     const poolswap::Status status = poolswap::validate(spec, {g, x, dx}, threads);
     if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
-    const poolswap::Spec served = poolswap::trimmed(*spec);
-    return poolswap::isa().backward(&served, beta, g, x, dx, threads);
+    return poolswap::isa().backward(spec, beta, g, x, dx, threads);
 }

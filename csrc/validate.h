@@ -16,24 +16,14 @@ enum Status : int {
     kBadPointer = 3,  // null, or not aligned to its elements
     kBadCount = 4,    // of planes, channels, input elements or threads: negative, or beyond what can be addressed
     kBadWindow = 5,   // a kernel, stride, padding or dilation that no pooling layer has
-    kBadOutput = 6,   // an output size whose windows do not all start in front of the input's end
+    kBadOutput = 6,   // an output size whose last window starts behind the input's end, or leaves room for another
 };
 
 // Far above any tensor, far below where a product or a sum of the kernel's index arithmetic would overflow.
 constexpr int64_t kMostElements = int64_t(1) << 44;
 constexpr int64_t kMostExtent = int64_t(1) << 31;
-constexpr int64_t kMostVoid = 1024;  // taps of a window beyond as many as the input has elements
+constexpr int64_t kMostVoid = 64;  // taps of a window beyond as many as the input has elements: each costs time
 constexpr int64_t kMostThreads = 1 << 12;
-
-// Leaves out the taps that lie in front of the input even in the last window, and those behind its end even in the
-// first: the same windows over the same elements, and no work for what is not there.
-inline void trim(int64_t (&axis)[6]) {
-    const int64_t last = (axis[1] - 1) * axis[3] - axis[4], dilation = axis[5];  // the last window's start
-    const int64_t leading = last < 0 ? -last / dilation : 0;
-    const int64_t reach = (axis[0] - 1 + axis[4]) / dilation + 1;  // the first window's taps up to the input's end
-    axis[2] = (axis[2] < reach ? axis[2] : reach) - leading;
-    axis[4] -= leading * dilation;
-}
 
 namespace detail {
 
@@ -48,10 +38,9 @@ inline Status check_axis(const int64_t (&axis)[6]) {
         if (!between(size, 1, kMostExtent)) return kBadWindow;
     const int64_t extent = (kernel - 1) * dilation + 1;  // below 2^62 by what was just checked
     if (extent > kMostExtent + kMostElements || !between(padding, 0, extent / 2)) return kBadWindow;
-    if (!between(out, 1, in + padding) || (out - 1) * stride >= in + padding) return kBadOutput;
-    int64_t trimmed[6] = {in, out, kernel, stride, padding, dilation};
-    trim(trimmed);
-    return trimmed[2] > in + kMostVoid ? kBadWindow : kDone;
+    if (!between(out, 1, (in + padding - 1) / stride + 1)) return kBadOutput;
+    if (out * stride - padding + extent <= in) return kBadOutput;  // another window would lie within the input
+    return kernel > in + kMostVoid ? kBadWindow : kDone;
 }
 
 // `total` times every size, or -1 beyond kMostElements.
