@@ -13,6 +13,7 @@ from exports import HERE, NETS, swapped
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
 from poolswap.inputs import outputs_of
+from poolswap.measure import relative_distance
 from poolswap.operators import OPERATORS
 
 MIXED = (f"{NETS}:Mixed", (3, 33, 37))
@@ -134,7 +135,7 @@ def test_the_file_runs_in_a_process_without_poolswap(to, tmp_path):
     x = torch.randn(3, *MIXED[1])
     numpy.save(tmp_path / "x.npy", x.numpy())
     subprocess.run([sys.executable, "-c", RUN, to], cwd=tmp_path, check=True, env={"PATH": ""})
-    assert parity.distance([torch.from_numpy(numpy.load(tmp_path / "y.npy"))], outputs_of(model, ((x,), {}))) < 1e-5
+    assert relative_distance([torch.from_numpy(numpy.load(tmp_path / "y.npy"))], outputs_of(model, ((x,), {}))) < 1e-5
 
 
 def test_the_onnx_file_is_standard_and_carries_its_manifest(tmp_path):
@@ -173,7 +174,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path, monkeypatch):
     cases = [
         ("m.onnx", {"to": "onx"}, "unknown format"),
         ("m.pt2", {}, "must end in .onnx"),
-        ("m.onnx", {"fused": True}, "takes no --fused"),
+        ("m.onnx", {"fused": True}, "takes no fused="),
         ("no/m.onnx", {}, "there is no folder"),
         ("folder", {"to": "timm-folder"}, "is not a timm model"),
     ]

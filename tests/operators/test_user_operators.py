@@ -164,7 +164,7 @@ def test_an_entry_point_is_loaded_when_it_is_named(file, monkeypatch):
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text()
-(EXAMPLE,) = re.findall(r"```python\n(# pool.py\n.*?)```\n\n```\n(.*?)```", PAGE, flags=re.DOTALL)
+(EXAMPLE,) = re.findall(r"```python\n(# pool.py\n.*?)```\n\n```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
 def test_the_operator_of_the_documentation_converts_verifies_and_exports(tmp_path, monkeypatch, capsys):

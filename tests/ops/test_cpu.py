@@ -419,7 +419,8 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
 
 def test_the_kernel_refuses_pointers_threads_and_types_it_cannot_use():
     x = torch.zeros(1, 1, 4, 4)
-    call = cpu._describe(x.dtype, x.shape, torch.contiguous_format, Windows((2, 2), (2, 2), (0, 0), (1, 1), (2, 2)))
+    windows = Windows((2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
+    call = cpu._describe.__wrapped__(x.dtype, x.shape, torch.contiguous_format, windows)  # not the cached one
     forward, at = cpu._library().poolswap_forward, x.data_ptr()
     assert [forward(*given) for given in [(None, 1.0, at, at, 1), (call.address, 1.0, None, at, 1)]] == [3, 3]
     assert forward(call.address, 1.0, at + 1, at, 1) == 3
