@@ -49,10 +49,11 @@ def soft_pool2d(
 
     x is (N, C, H, W) or (C, H, W), float16, bfloat16, float32 or float64; the output has the shape that
     torch.nn.functional.max_pool2d gives with the same arguments, and x's dtype and memory format. Padding is excluded
-    from every window. `beta` is a number or a tensor of one element (which may require a gradient): 1 is the paper, 0
-    is average pooling without padding, large is max pooling.
+    from every window. `beta` is a number, a tensor of one element, or one element a channel, (C,): 1 is the paper, 0 is
+    average pooling without padding, large is max pooling. A tensor may require a gradient.
 
-    Raises ValueError for a geometry that torch refuses or an input of another rank, TypeError for an integer input.
+    Raises ValueError for a geometry that torch refuses, an input of another rank or a beta of another shape, TypeError
+    for an integer input.
     """
     return _pool(x, 2, kernel_size, stride, padding, dilation, ceil_mode, beta)
 
@@ -89,7 +90,10 @@ def adaptive_soft_pool(x: Tensor, output_size: Sequence[int | None], beta: Beta 
 
 
 def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta: Beta = 1.0) -> Tensor:
-    """SoftPool over whole axes of x, one to three of them, as x.mean(axes, keepdim) averages them."""
+    """SoftPool over whole axes of x, one to three of them, as x.mean(axes, keepdim) averages them.
+
+    The channels of a `beta` (C,) are the last of the axes that remain.
+    """
     dims = len(axes)
     last = list(range(-dims, 0))
     maps = x.movedim(list(axes), last)

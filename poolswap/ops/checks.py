@@ -6,6 +6,7 @@ smaller than the tensors over it: sharded training frees it (`untyped_storage().
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -30,8 +31,7 @@ def check_call(x: Tensor, beta: Tensor, windows: Windows, grad: Tensor | None = 
     """Raises TypeError or ValueError for a call that no pooling layer makes, or a gradient that is not its output's."""
     if not x.is_floating_point():
         raise TypeError(f"soft_pool takes floating point, not {x.dtype}")
-    if beta.numel() != 1:
-        raise ValueError(f"beta has one element, not shape {tuple(beta.shape)}")
+    check_beta(beta, x.shape, windows)
     shape = check_windows(x.shape, windows)
     check_memory(x)
     if grad is None:
@@ -40,6 +40,15 @@ def check_call(x: Tensor, beta: Tensor, windows: Windows, grad: Tensor | None = 
         expected, given = (f"{tuple(size)} of {t.dtype} on {t.device}" for size, t in ((shape, x), (grad.shape, grad)))
         raise ValueError(f"the gradient of an output {expected} cannot be {given}")
     check_memory(grad)
+
+
+def check_beta(beta: Tensor, shape: Sequence[int], windows: Windows) -> None:
+    """Raises ValueError unless beta has one element, or one a channel of an input of this shape."""
+    if beta.dim() == 0 or beta.numel() == 1:
+        return
+    channels = shape[-windows.dims - 1] if len(shape) > windows.dims else None
+    if beta.dim() != 1 or beta.shape[0] != channels:
+        raise ValueError(f"beta has one element or one for each of {channels} channels, not shape {tuple(beta.shape)}")
 
 
 @lru_cache(maxsize=1024)

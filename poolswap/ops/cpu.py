@@ -57,7 +57,7 @@ def instruction_set() -> str:
 
 def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in _DTYPES or beta.numel() != 1:
         return reference.forward(x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
     y = _empty(x, call.output_shape, call.layout)
@@ -69,7 +69,7 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to x, in x's layout. Everything is computed anew from x."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in _DTYPES or beta.numel() != 1:
         return reference.backward(grad, x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows)
     x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)

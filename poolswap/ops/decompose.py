@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional as F
 
+from poolswap.ops.reference import over_channels
 from poolswap.ops.windows import Sizes
 
 # A longer axis is gathered, not sliced: a fixed number of nodes, though slower ones.
@@ -44,7 +45,7 @@ def soft_pool_decomposition(
     infinities in x.
     """
     v = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    beta = beta.to(v.dtype)
+    beta = over_channels(beta.to(v.dtype), len(kernel_size))
     unit = _unit(kernel_size)
     scale = torch.where(beta < 0, -1.0, 1.0).to(v.dtype) * unit
     lowest = torch.finfo(v.dtype).min / unit
@@ -172,7 +173,7 @@ def _gathered(parts: _Parts, axis: _Axis, rate: Tensor, lowest: float) -> _Parts
         taken = tensor.index_select(axis.dim, index).unflatten(axis.dim, (axis.out, axis.kernel))
         return torch.where(mask, taken, lowest) if is_m else taken
 
-    return _sum(parts.map(gather), axis.dim + 1, mask.to(parts.m.dtype), rate, keepdim=False)
+    return _sum(parts.map(gather), axis.dim + 1, mask.to(parts.m.dtype), rate.unsqueeze(-1), keepdim=False)
 
 
 def _sliced(parts: _Parts, axis: _Axis, rate: Tensor, lowest: float) -> _Parts:

@@ -8,6 +8,8 @@ Everything is written in h_i = (x_i - m) / 2 with m the window's own maximum (it
 x_i - m finite for every finite input, t_i = 2 beta h_i is never positive, and y = 2 (m / 2 + sum w_i h_i) cannot
 leave the window's range. A window with +inf gives +inf, one with nothing but -inf gives -inf (both with gradient 0),
 and NaN gives NaN.
+
+beta has one element, or one a channel, (C,): channels are the last dimension before the pooled ones.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def soft_pool_ref(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     Half precision is computed in float32. Memory is prod(kernel_size) times the output.
     """
     elements = _elements(_compute(x), windows)
-    weights, _, half, centre, infinite = _weights(elements, beta)
+    weights, _, half, centre, infinite = _weights(elements, over_channels(beta, windows.dims))
     y = 2 * (centre / 2 + (weights * half).sum(-1))  # halves: the sum alone may lie outside of the floats
     return torch.where(infinite, elements.detach().amax(-1), y).to(x.dtype)
 
@@ -46,7 +48,8 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
     The same as g w_i (1 + beta (x_i - y)), without the cancellation of x_i - y.
     """
-    weights, exponent, _, _, infinite = _weights(_elements(_compute(x), windows), beta)
+    elements = _elements(_compute(x), windows)
+    weights, exponent, _, _, infinite = _weights(elements, over_channels(beta, windows.dims))
     mean = (weights * exponent).sum(-1, keepdim=True)
     share = _compute(grad).unsqueeze(-1) * weights * (1 + exponent - mean)
     share = torch.where(infinite.unsqueeze(-1), 0.0, share)
@@ -54,11 +57,19 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 
 def backward_beta(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
-    """Gradient with respect to beta, a scalar: sum over the outputs of g times the window's weighted variance."""
-    weights, _, half, _, infinite = _weights(_elements(_compute(x), windows), beta)
+    """Gradient with respect to beta, in its shape: g times the window's weighted variance, summed over its outputs."""
+    elements = _elements(_compute(x), windows)
+    weights, _, half, _, infinite = _weights(elements, over_channels(beta, windows.dims))
     mean = (weights * half).sum(-1, keepdim=True)
     variance = 4 * (weights * (half - mean).square()).sum(-1)
-    return (_compute(grad) * torch.where(infinite, 0.0, variance)).sum().to(beta.dtype)
+    each = _compute(grad) * torch.where(infinite, 0.0, variance)
+    total = each.sum() if beta.numel() == 1 else each.movedim(-windows.dims - 1, 0).flatten(1).sum(1)
+    return total.to(beta.dtype).reshape(beta.shape)
+
+
+def over_channels(beta: Tensor, trailing: int) -> Tensor:
+    """A beta that can be multiplied with tensors of channels and so many dimensions behind them."""
+    return beta if beta.dim() == 0 else beta.reshape(-1, *(1,) * trailing)
 
 
 def _compute(x: Tensor) -> Tensor:
@@ -84,15 +95,18 @@ def _elements(x: Tensor, windows: Windows) -> Tensor:
 
 
 def _weights(elements: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(w, t, h, m, infinite): per element the weight, exponent and half distance; per window centre and +-inf flag."""
+    """(w, t, h, m, infinite): per element the weight, exponent and half distance; per window centre and +-inf flag.
+
+    `beta` can be multiplied with the windows.
+    """
     beta = beta.to(device=elements.device, dtype=elements.dtype)
     infinite = elements.detach().amax(-1).isinf()
     real = (elements != float("-inf")) & ~infinite.unsqueeze(-1)
     sign = torch.where(beta < 0, -1.0, 1.0).to(elements.dtype)
-    centre = sign * (sign * elements.detach()).masked_fill(~real, float("-inf")).amax(-1)
+    centre = sign * (sign.unsqueeze(-1) * elements.detach()).masked_fill(~real, float("-inf")).amax(-1)
     centre = torch.where(infinite, 0.0, centre)
     half = torch.where(real, elements, centre.unsqueeze(-1)) / 2 - centre.unsqueeze(-1) / 2
-    exponent = (half * beta * 2).clamp(min=LOWEST_EXPONENT)
+    exponent = (half * beta.unsqueeze(-1) * 2).clamp(min=LOWEST_EXPONENT)
     e = torch.where(real, exponent.exp(), 0.0)
     total = e.sum(-1, keepdim=True)
     return e / torch.where(infinite.unsqueeze(-1), 1.0, total), exponent, half, centre, infinite

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from poolswap.ops import reference, transforms
 from poolswap.ops.backend import implementation, requested, use_backend
-from poolswap.ops.checks import check_call, check_memory, check_windows
+from poolswap.ops.checks import check_beta, check_call, check_memory, check_windows
 from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.layout import empty_output
 from poolswap.ops.tracing import is_traced
@@ -30,7 +30,7 @@ _library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor beta, {S
 def soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial), at least one leading dimension -> (..., *output_size), in x's dtype and layout.
 
-    `beta` is a tensor of one element.
+    `beta` has one element, or is (C,), one a channel, where C is the size of the last leading dimension.
     """
     if is_eager(x):
         check_windows(x.shape, windows)
@@ -41,6 +41,8 @@ def soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """`soft_pool` for a caller who knows that `is_eager(x)` and where the windows come from."""
     check_memory(x)
+    if beta.dim():
+        check_beta(beta, x.shape, windows)
     recorded = torch.is_grad_enabled()
     if type(beta) not in _PLAIN or (recorded and beta.requires_grad):
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
@@ -52,6 +54,7 @@ def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 def observed_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """`soft_pool` for a caller who knows that not `is_eager(x)`: what each onlooker can make something of."""
+    check_beta(beta, x.shape, windows)
     if not torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:  # the formula has forward derivatives and batching rules of any order
             return reference.forward(x, beta, windows)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from poolswap.functional import soft_pool1d, soft_pool2d, soft_pool3d
 from poolswap.ops import soft_pool, use_backend
 from poolswap.ops.backend import BACKENDS
+from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.windows import Windows
 
 HOST = [name for name, backend in BACKENDS.items() if backend.device in (None, "cpu")]
@@ -69,6 +70,50 @@ def test_gradient_is_exact(dims: int, options: dict[str, int], learn_beta: bool)
     pool = POOLS[dims]
     inputs = (x, beta(0.7, requires_grad=learn_beta))
     assert torch.autograd.gradcheck(lambda x, b: pool(x, 3, **options, beta=b), inputs)
+
+
+BETAS = torch.tensor([0.7, -2.0, 0.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_beta_for_each_channel_pools_each_channel_with_its_own(channels_last: bool) -> None:
+    x, betas = sample(torch.float64, channels_last), BETAS.clone().requires_grad_()
+    y = soft_pool(x, betas, WINDOWS)
+    apart = [soft_pool(x[:, c : c + 1], b, WINDOWS) for c, b in enumerate(betas)]
+    torch.testing.assert_close(y, torch.cat(apart, 1))
+    grad = torch.randn_like(y)
+    gradients = torch.autograd.grad(y, (x, betas), grad)
+    torch.testing.assert_close(gradients, torch.autograd.grad(torch.cat(apart, 1), (x, betas), grad))
+    assert torch.equal(soft_pool(x, betas.detach(), WINDOWS), y)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck's own
+def test_a_beta_for_each_channel_is_differentiated_compiled_mapped_and_traced() -> None:
+    x, betas = sample(torch.float64), BETAS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, b: soft_pool2d(x, 3, 2, 1, beta=b), (x, betas))
+    assert torch.autograd.gradgradcheck(lambda x, b: soft_pool(x, b, WINDOWS), (x, betas), atol=1e-6)
+    torch.library.opcheck(torch.ops.poolswap.soft_pool, (x, betas, *WINDOWS))
+    x = x.detach()
+    expected = soft_pool(x, BETAS, WINDOWS)
+    assert torch.equal(torch.vmap(lambda x: soft_pool(x, BETAS, WINDOWS))(x), expected)
+    jacobian = torch.func.jacrev(lambda b: soft_pool(x, b, WINDOWS).sum((0, 2, 3)))(BETAS)
+    torch.testing.assert_close(jacobian, jacobian.diagonal().diag())
+    for windows in (
+        WINDOWS,
+        Windows((6, 2), (1, 1), (0, 0), (1, 1), (1, 4)),
+        Windows((1, 1), (6, 5), (0, 0), (1, 1), (1, 1)),
+    ):
+        torch.testing.assert_close(soft_pool_decomposition(x, BETAS, *windows), soft_pool(x, BETAS, windows))
+
+
+def test_a_beta_of_another_shape_is_refused() -> None:
+    x = sample()
+    for shape in [(2,), (4,), (3, 1), (1, 3, 1, 1), (0,)]:
+        for pool in (soft_pool, lambda x, b, w: torch.ops.poolswap.soft_pool(x, b, *w)):
+            with pytest.raises(ValueError, match=r"beta has one element or one for each of 3 channels"):
+                pool(x, torch.ones(shape), WINDOWS)
+    assert soft_pool(x, torch.ones(1, 1), WINDOWS).shape == (2, 3, 3, 3)
 
 
 @pytest.mark.parametrize("learn_beta", [False, True])

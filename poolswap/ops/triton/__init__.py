@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from poolswap.ops import reference
 from poolswap.ops.windows import Windows
 
 
@@ -24,6 +25,8 @@ def unavailable() -> str | None:
 
 def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool as `poolswap.ops.reference.forward` defines it; x (..., *spatial) -> (..., *output_size)."""
+    if beta.numel() != 1:
+        return reference.forward(x, beta, windows)
     from poolswap.ops.triton import launch
 
     return launch.forward(x, beta, windows)
@@ -31,6 +34,8 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to x, as `poolswap.ops.reference.backward` defines it."""
+    if beta.numel() != 1:
+        return reference.backward(grad, x, beta, windows)
     from poolswap.ops.triton import launch
 
     return launch.backward(grad, x, beta, windows)
