@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
+
+KNOWN = Path(__file__).resolve().parent.parent / "poolswap" / "models" / "known.csv"
 
 _PAGE = """# Coverage: every architecture of timm and torchvision
 
@@ -68,8 +71,16 @@ def write_report(rows: Sequence[Row], architectures: int, page: Path, table: Pat
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    write_known(rows, str(rows[0]["versions"]))
     if (others := page.with_name("coverage-libraries.csv")).exists():
         write_libraries(page, others)
+
+
+def write_known(rows: Iterable[Row], versions: str) -> None:
+    """Write what `poolswap models` lists, a part of the package: name, window sites, functional ones."""
+    libraries = ", ".join(re.findall(r"(?:timm|torchvision) [\d.]+", versions))
+    lines = [f"{row['model'].removeprefix('timm:')},{row['found']},{row['functional']}" for row in rows]
+    KNOWN.write_text("\n".join([f"# {libraries}", "name,sites,functional", *lines]) + "\n", encoding="utf-8")
 
 
 def _cell(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import finalize
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
@@ -24,6 +25,7 @@ from poolswap.errors import InputError
 VARIABLE = "POOLSWAP_MAX_MEMORY"
 _SHARE = 0.75
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SMALLER = "give a smaller num_classes=, in_chans= or model_args="
 _HINT = f"allow more with {VARIABLE}=64G, or give a smaller size"
 
 # Ten times and more what the largest architectures of timm and torchvision have.
@@ -53,7 +55,7 @@ def parse_bytes(text: str) -> int:
 def building() -> Iterator[None]:
     """Modules that are made in the block are counted, and their parameters' bytes, before these are filled.
 
-    Raises TooLargeError beyond the budget.
+    Raises TooLargeError beyond the budget, and where the machine has not even that much.
     """
     limit, modules, held = memory_limit(), 0, 0
 
@@ -75,6 +77,10 @@ def building() -> Iterator[None]:
     )
     try:
         yield
+    except Exception as error:
+        if _out_of_memory(error) or _out_of_memory(error.__cause__):
+            raise TooLargeError("the model's weights take more memory than there is", _SMALLER) from error
+        raise
     finally:
         for hook in hooks:
             hook.remove()
@@ -115,6 +121,12 @@ class Meter(TorchDispatchMode):
         self._users[key] -= 1
         if not self._users[key]:
             self.held -= size
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
 
 
 def _machine() -> int:

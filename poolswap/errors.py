@@ -70,10 +70,27 @@ class InputError(PoolswapError):
 
 
 class MissingExtraError(InputError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    The hint names the packages of the extra: they install wherever poolswap itself came from.
+    """
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed", f"pip install 'poolswap[{extra}]'")
+        super().__init__(f"{what} is not installed", f"pip install {' '.join(_packages_of(extra))}")
+
+
+def _packages_of(extra: str) -> list[str]:
+    """The requirements of an extra, each as a word of a shell; the extra of the checkout that is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires
+    from shlex import quote
+
+    try:
+        declared = [line.partition(";") for line in requires("poolswap") or ()]
+    except PackageNotFoundError:
+        declared = []
+    wanted = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
+    found = [quote(package.strip()) for package, _, marker in declared if wanted.search(marker)]
+    return found or [quote(f".[{extra}]")]
 
 
 class CheckError(PoolswapError):

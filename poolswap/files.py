@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ def check_writable(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a file")
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}", f"mkdir -p {path.parent}")
+        raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere")
 

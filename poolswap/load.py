@@ -35,13 +35,11 @@ def load_model(
     `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
     user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
     """
-    folder = folder_of(reference)
-    if folder is not None:
-        own = folder / "model.safetensors"
-        reference = own if is_checkpoint(own) else f"{FOLDER}{folder}"
-    if not is_checkpoint_path(reference):
+    own = checkpoint_of(reference)
+    if own is None:
+        folder = folder_of(reference)
         return create_model(
-            str(reference),
+            str(reference) if folder is None else f"{FOLDER}{folder}",
             weights=weights,
             num_classes=num_classes,
             in_chans=in_chans,
@@ -54,8 +52,17 @@ def load_model(
         raise InputError(
             f"{reference} is a checkpoint: it brings its own weights and arguments", "leave the others out"
         )
-    model, manifest = load_checkpoint(reference, trust_code=trust_code)
+    model, manifest = load_checkpoint(own, trust_code=trust_code)
     return (model.to(device) if device is not None else model), manifest.model
+
+
+def checkpoint_of(reference: str | Path) -> Path | None:
+    """The poolswap checkpoint that a reference names, by its path or by the folder of its export; None for a name."""
+    folder = folder_of(reference)
+    if folder is not None:
+        own = folder / "model.safetensors"
+        return own if is_checkpoint(own) else None
+    return Path(reference) if is_checkpoint_path(reference) else None
 
 
 def is_checkpoint_path(reference: str | Path) -> bool:

@@ -127,7 +127,7 @@ def _manifest(text: str, path: Path) -> Manifest:
         document = json.loads(text)
         version = document.get("format", FORMAT) if isinstance(document, dict) else None
         if isinstance(version, int) and version > FORMAT:
-            raise InputError(f"{path} has format {version}, newer than this poolswap reads", "pip install -U poolswap")
+            raise InputError(f"{path} has format {version}, newer than this poolswap reads", "install a newer poolswap")
         manifest = Manifest.model_validate(document)
     except (ValidationError, ValueError, RecursionError) as error:
         where = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}

@@ -64,11 +64,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "document"
-            hint = None
+            hint = cls._hint()
             if first["type"] == "extra_forbidden":
                 hint = nearest(where, cls.model_fields) or f"the fields are {', '.join(cls.model_fields)}"
             elif first["type"] == "literal_error":
-                hint = nearest(str(first["input"]), re.findall(r"'(.*?)'", first["msg"]))
+                hint = nearest(str(first["input"]), re.findall(r"'(.*?)'", first["msg"])) or hint
             of = f"the {cls.noun}'s" if origin is None else f"{origin} is not a {cls.noun}:"
             raise InputError(f"{of} {where}: {in_words(first['msg'])}", hint) from None
 

@@ -1,4 +1,4 @@
-"""What a person wants to see while trials run: how many are done, how long it still takes, which is best so far."""
+"""What a person wants to see while trials run: how many are done, and how long it still takes."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ class StudyProgress:
     def line(self) -> str:
         """Where the run stands, in a line."""
         failed = sum(outcome == "failed" for _, outcome, _, _ in self._ended)
-        best = max((e for e in self._ended if e[2] is not None), key=lambda e: e[2] or 0, default=None)
-        text = f"{len(self._ended)} of {self.total} trials ended, {failed} failed, {self.left()} left"
-        return text + (f"; best so far {best[2]:.2f}: {best[0]}" if best else "")
+        return f"{len(self._ended)} of {self.total} trials ended, {failed} failed, {self.left()} left"
 
     def left(self) -> str:
         """Time left, from the time so far."""

@@ -17,6 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from poolswap.adapt.recipe import Recipe
 from poolswap.errors import InputError, first_line, nearest
 
+_SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")  # timm's, by a hint
+
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """timm's optimiser of that name, without weight decay on biases, norms and betas. Raises InputError."""
@@ -31,8 +33,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
             **momentum,
         )
     except (ValueError, AssertionError, TypeError) as error:
-        hint = nearest(recipe.opt, list_optimizers()) or "for example opt='adamw' or opt='sgd'"
-        raise InputError(f"opt={recipe.opt!r}: {first_line(error)}", hint) from error
+        known = recipe.opt in list_optimizers()
+        reason = first_line(error) if known else "timm has no such optimiser"
+        hint = nearest(recipe.opt, list_optimizers()) if not known else None
+        raise InputError(f"opt={recipe.opt!r}: {reason}", hint or "for example opt='adamw' or opt='sgd'") from error
     return optimizer
 
 
@@ -50,7 +54,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_
             updates_per_epoch=updates_per_epoch,
         )
     except (ValueError, AssertionError) as error:
-        raise InputError(f"sched={recipe.sched!r}: {first_line(error)}", "for example sched='cosine'") from error
+        hint = nearest(recipe.sched, _SCHEDULES) or f"one of {', '.join(_SCHEDULES)}"
+        reason = first_line(error) if recipe.sched in _SCHEDULES else "timm has no such schedule"
+        raise InputError(f"sched={recipe.sched!r}: {reason}", hint) from error
     if schedule is None:
         return lambda update: None
     step: Callable[[int], None] = schedule.step_update

@@ -22,6 +22,7 @@ from poolswap.cli import (
     finetune,
     images,
     inspect,
+    models,
     operators,
     recalibrate,
     report,
@@ -35,6 +36,7 @@ from poolswap.versions import own_version
 
 # In the order of --help. A command imports torch and its friends inside the function: --help must stay instant.
 _MODULES = (
+    models,
     inspect,
     convert,
     verify,
@@ -56,7 +58,7 @@ for _module in _MODULES:
     COMMANDS[_name], EXAMPLES[_name] = getattr(_module, _name), _module.EXAMPLES
 
 # Those that compute with SoftPool, and so take --backend.
-COMPUTING = frozenset(COMMANDS) - {"inspect", "report", "operators", "env"}
+COMPUTING = frozenset(COMMANDS) - {"models", "inspect", "report", "operators", "env"}
 
 app = typer.Typer(
     name="poolswap",

@@ -58,6 +58,9 @@ def bench(
     force: ForceOption = False,
 ) -> None:
     """Time SoftPool against torch's pools, alone or in a model."""
+    from poolswap.surgery.syntax import check_selector
+
+    check_selector(layers)  # before torch is imported
     from poolswap.bench import STANDARD_CASES, bench_model, bench_operator, report
     from poolswap.bench.environment import environment
     from poolswap.bench.environment import threads as with_threads

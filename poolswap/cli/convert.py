@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from poolswap.cli import inspect
+from poolswap.cli.following import following
 from poolswap.cli.options import ExampleOption, ForceOption, Model, ModelArgument, SeedOption, Source, example_of
 from poolswap.cli.output import Output
 from poolswap.cli.training import epoch_lines, recipe_of
@@ -17,7 +17,7 @@ from poolswap.cli.training import epoch_lines, recipe_of
 if TYPE_CHECKING:
     from poolswap.convert import Conversion
     from poolswap.models.load import ModelSpec
-    from poolswap.surgery.plan import Plan, Swap
+    from poolswap.surgery.plan import Plan
 
 EXAMPLES = (
     "poolswap convert resnet50 --pretrained",
@@ -51,6 +51,13 @@ class Sites:
     def chosen(self) -> bool:
         """Whether anything but a plan chooses."""
         return bool(self.layers or self.op or self.exclude or self.include_global)
+
+    def check(self) -> None:
+        """Raise InputError for a selector that is wrong whatever the model."""
+        from poolswap.surgery.syntax import check_selector
+
+        if self.layers is not None:
+            check_selector(self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +141,7 @@ def convert(
     seed: SeedOption = None,
 ) -> None:
     """Replace pooling layers, and save a checkpoint that verifies."""
+    sites.check()  # before torch is imported
     from poolswap.convert import check_outputs, convert_model
     from poolswap.errors import InputError
     from poolswap.files import check_writable, write_text
@@ -204,13 +212,13 @@ def convert(
 def _default_path(model: str, plan: Plan | None, sites: Sites, replacement: Replacement) -> Path:
     """The name that the checkpoint will have, without the model."""
     from poolswap.checkpoint import default_name
-    from poolswap.load import is_checkpoint_path
+    from poolswap.load import checkpoint_of
     from poolswap.manifest import read_manifest
-    from poolswap.models.names import resolve
+    from poolswap.models.load import name_of
     from poolswap.operators.registry import parse_operator
 
-    own = read_manifest(model).model if is_checkpoint_path(model) else None
-    name = own.name if own else resolve(model)[1]
+    own = checkpoint_of(model)
+    name = read_manifest(own).model.name if own else name_of(model)
     planned = [replacement.to] * bool(sites.layers or not replacement.swap) + [text for _, text in replacement.pairs]
     names = plan.operators if plan else dict.fromkeys(parse_operator(text)[0].name for text in planned)
     return Path(default_name(name, names))
@@ -223,7 +231,7 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     output.table(
         f"{spec.reference}: {len(plan.paths)} to replace, nothing changed",
         [*inspect.COLUMNS[:-1], "to"],
-        [[*inspect.row(swap.site)[:-1], _operator(swap)] for swap in plan.swaps],
+        [[*inspect.row(swap.site)[:-1], inspect.operator(swap)] for swap in plan.swaps],
     )
 
 
@@ -257,23 +265,16 @@ def _print_conversion(output: Output, made: Conversion) -> None:
     rows = []
     for one in report.swapped:
         swap, move = swaps[one.path], moves.get(one.path)
-        names = [one.before, one.after] if output.verbose else [inspect.pooling(swap.site), _operator(swap)]
+        names = [one.before, one.after] if output.verbose else [inspect.pooling(swap.site), inspect.operator(swap)]
         rows.append([one.path, *names, *([move.local, move.total] if move else [None, None])])
     output.table(None, ["path", "before", "after", "drift alone", "drift in place"], rows)
     output.note(f"{spec.reference}: {len(report.swapped)} replaced, weights {spec.weights}")
     if drift.output is not None:
         output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")
-    trust = " --trust-code" if spec.source == "file" else ""
-    output.note(f"saved {made.path}; prove it with: poolswap verify {shlex.quote(str(made.path))}{trust}")
+    output.note(f"saved {made.path}; prove it with: {following('verify', made.path)}")
     if made.export:
         worst = made.export.difference
         far = "unverified" if worst is None else f"{worst:.1e} (relative) from the model at most"
         output.note(f"saved {made.export.path} ({made.export.format}): {far}")
     if not made.manifest.fingerprint.compares:
         output.warn(f"{NOTHING_TO_COMPARE}, so {made.path} will not verify: let forward return tensors")
-
-
-def _operator(swap: Swap) -> str:
-    """`soft:beta=2`, and the windows where they change."""
-    options = ",".join(f"{key}={value}" for key, value in swap.options.items())
-    return swap.to + f":{options}" * bool(options) + (f" {swap.geometry}" if swap.geometry else "")

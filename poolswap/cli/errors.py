@@ -77,6 +77,8 @@ def _usage(error: Any) -> tuple[str, str]:
     if parameter is not None and error.message:
         return f"{max(parameter.opts, key=len)}: {in_words(error.message).rstrip('.')}", hint
     message = str(error.format_message()).rstrip(".")
+    if hint.startswith(f"{command} --") and hint != f"{command} --help":
+        message = message.partition(". Did you mean")[0]
     return message[:1].lower() + message[1:], hint
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from poolswap.cli.following import following
 from poolswap.cli.options import BatchSizeOption, DataOption, Model, ModelArgument, SeedOption, Source
 from poolswap.cli.output import Output
 from poolswap.cli.training import EVALUATION_COLUMNS, evaluation_row
@@ -44,4 +45,6 @@ def evaluate(
     if found.bad_images and source.on_bad_image == "count":
         output.warn(f"{found.bad_images} images could not be read: {loader.bad[0]}")
     if min_top1 is not None and found.top1 < min_top1:
-        raise CheckError(f"top-1 is {found.top1:.2f}%, below {min_top1:g}%", "poolswap finetune recovers accuracy")
+        raise CheckError(
+            f"top-1 is {found.top1:.2f}%, below {min_top1:g}%", following("finetune", model, "--data", data)
+        )

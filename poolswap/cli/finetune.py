@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from poolswap.cli.following import following
 from poolswap.cli.options import DataOption, ForceOption, Model, ModelArgument, SeedOption, Source
 from poolswap.cli.output import Output
 from poolswap.cli.training import epoch_lines, recipe_of
@@ -93,9 +94,9 @@ def finetune(
 
     if source.device not in (None, "cpu"):
         raise InputError(f"--device {source.device} cannot be chosen here", "CUDA_VISIBLE_DEVICES chooses among GPUs")
-    settings = recipe_of(
-        recipe, {**parse_model_args(setting or [], "setting"), **asdict(training), **source.reading, "seed": seed}
-    )
+    typed = {**asdict(training), **source.reading, "seed": seed}
+    typed = {name: value for name, value in typed.items() if value is not None}
+    settings = recipe_of(recipe, {**parse_model_args(setting or [], "setting"), **typed})
     first = os.environ.get("RANK", "0") == "0"  # where accelerate launch or torchrun started several processes
     if first:
         check_folder(folder, resume=resume, force=force)
@@ -133,3 +134,5 @@ def finetune(
         [[r.epoch, r.lr, r.train_loss, r.val_loss, r.top1, r.beta, r.seconds] for r in result.rows],
     )
     output.note(f"best top-1 {result.best.top1:.2f}% in epoch {result.best.epoch}: {result.best_path}")
+    last = str(result.last_path)
+    output.hint(following("evaluate", last, "--data", data) if plan.swaps else following("convert", last))

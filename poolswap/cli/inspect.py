@@ -10,6 +10,7 @@ from poolswap.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from poolswap.surgery.plan import Swap
     from poolswap.surgery.sites import PoolSite
 
 
@@ -18,17 +19,30 @@ EXAMPLES = ("poolswap inspect inception_v3", "poolswap inspect torchvision:googl
 
 def inspect(model: ModelArgument, architecture: Architecture, output: Output, example: ExampleOption = None) -> None:
     """List every pooling site: path, geometry, shapes."""
+    from poolswap.load import checkpoint_of
+    from poolswap.manifest import read_manifest
     from poolswap.surgery.sites import LOOKS_FOR, find_pools
 
     net, spec = architecture.load(model)
+    own = checkpoint_of(model)
+    swaps = read_manifest(own).plan.swaps if own else ()
     sites = find_pools(net, spec.input_size, example=example_of(example))
     output.document(
-        {"model": spec.reference, "input_size": spec.input_size, "sites": [site.describe() for site in sites]}
+        {
+            "model": spec.reference,
+            "input_size": spec.input_size,
+            "sites": [site.describe() for site in sites],
+            "replaced": swaps,
+        }
     )
     if spec.note:
         output.note(spec.note)
     output.table(f"{spec.reference}, input {'x'.join(map(str, spec.input_size))}", COLUMNS, [row(s) for s in sites])
     output.note(count(sites))
+    if swaps:
+        output.line("")
+        done = [[swap.site.path, pooling(swap.site), operator(swap)] for swap in swaps]
+        output.table(f"{len(swaps)} replaced already", ["path", "before", "after"], done)
     output.note(f"looked for: {LOOKS_FOR}")
 
 
@@ -38,6 +52,12 @@ COLUMNS = ["#", "path", "kind", "pooling", "scope", "input", "output", "replacea
 def pooling(site: PoolSite) -> str:
     """`max 3x3/2 p1`."""
     return f"{site.op} {site.call or '?'}"
+
+
+def operator(swap: Swap) -> str:
+    """`soft:beta=2`, and the windows where they change."""
+    options = ",".join(f"{key}={value}" for key, value in swap.options.items())
+    return swap.to + f":{options}" * bool(options) + (f" {swap.geometry}" if swap.geometry else "")
 
 
 def row(site: PoolSite) -> list[object]:

@@ -149,17 +149,19 @@ class Source:
     ) -> tuple[nn.Module, ModelSpec, Plan, Data]:
         """(model, its spec, the plan it was swapped by, data of its size).
 
-        `fit_classes` gives a new model as many classes as the data has.
+        `fit_classes` gives a new model as many classes as the data has, where its factory takes num_classes.
         """
-        from poolswap.load import is_checkpoint_path
+        from poolswap.load import checkpoint_of
         from poolswap.manifest import read_manifest
+        from poolswap.models.userfile import split_reference, takes_argument
         from poolswap.surgery.plan import Plan
 
-        own = is_checkpoint_path(model)
-        if fit_classes and not own and architecture.num_classes is None:
+        own = checkpoint_of(model)
+        fits = split_reference(model) is None or takes_argument(model, "num_classes")
+        if fit_classes and fits and own is None and architecture.num_classes is None:
             options["num_classes"] = self.data(data).num_classes
         net, spec = architecture.load(model, **options)
-        plan = read_manifest(model).plan if own else Plan(model=spec.reference, input_size=spec.input_size)
+        plan = read_manifest(own).plan if own else Plan(model=spec.reference, input_size=spec.input_size)
         plan.run_files()  # as loading it did
         images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
         return net, spec, plan, images

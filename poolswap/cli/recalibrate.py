@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from poolswap.cli.following import following
 from poolswap.cli.options import (
     Architecture,
     BatchSizeOption,
@@ -60,7 +61,7 @@ def recalibrate(
         layers = recalibrate(net, train, batches=batches, advance=advance)
     if not layers:
         raise InputError(
-            f"{spec.reference} has no BatchNorm to recalibrate", "poolswap finetune CHECKPOINT --data DATA"
+            f"{spec.reference} has no BatchNorm to recalibrate", following("finetune", checkpoint, "--data", data)
         )
     with output.progress("evaluating", len(val)) as advance:
         after = evaluate(net, val, device=place, advance=advance)
@@ -70,3 +71,4 @@ def recalibrate(
     rows = [["before", *evaluation_row(before)], ["after", *evaluation_row(after)]]
     output.table(f"{layers} BatchNorm layers recalibrated on {images.name}", ["", *EVALUATION_COLUMNS], rows)
     output.note(f"saved {target}")
+    output.hint(following("finetune", target, "--data", data))

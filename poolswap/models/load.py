@@ -17,7 +17,8 @@ from torch import nn
 from poolswap.budget import building
 from poolswap.errors import InputError, first_line
 from poolswap.models.names import Source, resolve
-from poolswap.models.package import FOLDER, HUB, Package, read_package
+from poolswap.models.network import hub_or_cache, why_not
+from poolswap.models.package import FOLDER, HUB, Package, folder_of, read_package
 from poolswap.models.torchvision import (
     build_torchvision,
     default_size,
@@ -125,6 +126,17 @@ def create_model(
     return (model.to(device) if device is not None else model).eval(), spec
 
 
+def name_of(reference: str) -> str:
+    """The name of the model that a reference names, for a file's name; a package goes by its folder or repository.
+
+    Touches neither the network nor a model. Raises InputError for an unknown name.
+    """
+    folder = folder_of(reference)
+    if folder is not None or reference.startswith(HUB):
+        return (folder.resolve() if folder else Path(reference)).name
+    return resolve(reference)[1]
+
+
 def build(spec: ModelSpec, device: torch.device | str | None = None, *, initialise: bool = False) -> nn.Module:
     """The architecture of `spec`, without its weights and without the network; on the meta device it costs no memory.
 
@@ -218,12 +230,13 @@ def _pretrained(spec: ModelSpec, package: Package | None) -> tuple[nn.Module, Mo
             note = f"the classifier is new, its weights random (seed {seed})"
     spec = _with(spec, weights=Weights(kind="pretrained", origin=origin, seed=seed))
     try:
-        return _make(spec, fetch=True)[0], spec, note
+        with hub_or_cache():
+            return _make(spec, fetch=True)[0], spec, note
     except InputError:
         raise
     except OSError as error:
         raise InputError(
-            f"the pretrained weights of {spec.reference} cannot be had: {first_line(error)}",
+            f"the pretrained weights of {spec.reference} are not in the cache, and {why_not(error)}",
             "go online once to fill the cache, or give a file with weights=FILE",
         ) from error
     except Exception as error:

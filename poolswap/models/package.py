@@ -10,6 +10,7 @@ from timm.models import load_model_config_from_hf
 from timm.models._hub import load_model_config_from_path
 
 from poolswap.errors import InputError, first_line
+from poolswap.models.network import hub_or_cache, why_not
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 
@@ -47,10 +48,12 @@ def read_package(reference: str) -> Package | None:
             origin, (cfg, architecture, model_args) = f"{FOLDER}{folder}", load_model_config_from_path(folder)
         else:
             origin = reference
-            cfg, architecture, model_args = load_model_config_from_hf(reference.removeprefix(HUB))
+            with hub_or_cache():
+                cfg, architecture, model_args = load_model_config_from_hf(reference.removeprefix(HUB))
     except OSError as error:
         hint = "go online once to fill the cache" if folder is None else "give a folder that timm's save_for_hf made"
-        raise InputError(f"{reference} has no configuration that can be read: {first_line(error)}", hint) from error
+        reason = first_line(error) if folder is not None else why_not(error)
+        raise InputError(f"{reference} has no configuration that can be read: {reason}", hint) from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"the config.json of {reference} is not one of a timm model: {first_line(error)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
@@ -62,15 +62,24 @@ def make_from_file(reference: str, arguments: Mapping[str, Any]) -> tuple[nn.Mod
     path, name = split
     if isinstance(factory, nn.Module) or not callable(factory):
         raise InputError(f"{reference} is not a function or class", f"write def {name}(): return your_model")
-    accepted = signature(factory).parameters
-    if not any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values()):
-        unknown = [key for key in arguments if key not in accepted]
-        if unknown:
-            takes = ", ".join(accepted) or "none"
-            raise InputError(f"{reference} takes no argument {unknown[0]!r}", f"it takes {takes}")
+    unknown = [key for key in arguments if not _takes(factory, key)]
+    if unknown:
+        takes = ", ".join(signature(factory).parameters) or "none"
+        raise InputError(f"{reference} takes no argument {unknown[0]!r}", f"it takes {takes}")
     with _running(path):
         model = factory(**arguments)
     return _unwrapped(model, reference)
+
+
+def takes_argument(reference: str, name: str) -> bool:
+    """Whether the factory that path/to/file.py:name names has an argument of this name; runs the file."""
+    factory = load_object(reference)
+    return callable(factory) and _takes(factory, name)
+
+
+def _takes(factory: Callable[..., Any], name: str) -> bool:
+    accepted = signature(factory).parameters
+    return name in accepted or any(p.kind is Parameter.VAR_KEYWORD for p in accepted.values())
 
 
 def _unwrapped(made: Any, reference: str) -> tuple[nn.Module, str | None]:

@@ -20,8 +20,8 @@ from fnmatch import fnmatchcase
 from poolswap.errors import InputError, nearest
 from poolswap.surgery.calls import Op
 from poolswap.surgery.sites import PoolSite, Scope
+from poolswap.surgery.syntax import parts_of
 
-_NUMBER = re.compile(r"#\d{1,9}")
 _COUNT = re.compile(r"(?:(first|last):)?(\d{1,9})")
 
 
@@ -69,16 +69,13 @@ class Candidates:
 
 def select(selector: str, candidates: Candidates) -> tuple[str, ...]:
     """Paths that the selector chooses, in the order of the sites. Raises InputError for a part that matches nothing."""
-    parts = [part.strip() for part in selector.split(",")]
-    if not all(parts):
-        raise InputError(f"the selector {selector!r} has an empty part", "write for example layers='first:2,#5'")
-    chosen = {path for part in parts for path in _select(part, candidates)}
+    chosen = {path for part in parts_of(selector) for path in _select(part, candidates)}
     return tuple(dict.fromkeys(site.path for site in candidates.everything if site.path in chosen))
 
 
 def left_out(selector: str, candidates: Candidates) -> dict[str, str]:
     """{path: reason} of the sites that the selector's `all` and globs speak of, but cannot choose or do not."""
-    parts = [part.strip() for part in selector.split(",")]
+    parts = parts_of(selector)
     spoken = "all" in parts
     return {
         site.path: candidates.left_out[site.path]
@@ -97,8 +94,7 @@ def _select(part: str, candidates: Candidates) -> Sequence[str]:
     if count := _COUNT.fullmatch(part):
         return _counted(part, count.group(1) or "first", int(count.group(2)), paths)
     if part.startswith("#"):
-        number = int(part[1:]) if _NUMBER.fullmatch(part) else None
-        found = [site for site in candidates.everything if site.number == number]
+        found = [site for site in candidates.everything if site.number == int(part[1:])]
         hint = f"the sites are #1 to #{len(candidates.everything)}: poolswap inspect MODEL lists them"
     else:
         found = [site for site in candidates.everything if _matches(site, part)]

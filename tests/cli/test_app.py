@@ -145,7 +145,11 @@ def test_version(capsys):
             "error: no such model 'x'\nhint: poolswap inspect y\n",
         ),
         (InputError("two\nlines"), 2, "error: two lines\n"),
-        (MissingExtraError("onnx", "onnx"), 2, "error: onnx is not installed\nhint: pip install 'poolswap[onnx]'\n"),
+        (
+            MissingExtraError("scikit-learn", "digits"),
+            2,
+            "error: scikit-learn is not installed\nhint: pip install 'scikit-learn>=1.7'\n",
+        ),
         (CheckError("outputs differ"), 1, "error: outputs differ\n"),
         (NothingToReplaceError("no window pooling"), 5, "error: no window pooling\n"),
         (BackendError("no GPU"), 2, "error: no GPU\nhint: poolswap env\n"),

@@ -125,7 +125,7 @@ def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr(picture, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="scikit-image") as caught:
         bundled_pictures()
-    assert caught.value.hint == "pip install 'poolswap[images]'"
+    assert caught.value.hint == "pip install 'pillow>=11' 'scikit-image>=0.26'"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "bmp"])

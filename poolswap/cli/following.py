@@ -1,0 +1,16 @@
+"""The command that comes next, as it works when it is pasted."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def following(command: str, checkpoint: Path | str, *options: str) -> str:
+    """`poolswap verify 'my nets/soft.safetensors' --trust-code`: quoted, and with the trust that the file needs."""
+    from poolswap.load import checkpoint_of
+    from poolswap.manifest import read_manifest
+
+    own = checkpoint_of(checkpoint)
+    trust = ["--trust-code"] if own and read_manifest(own).user_files else []
+    return shlex.join(["poolswap", command, str(checkpoint), *options, *trust])
