@@ -133,6 +133,12 @@ def csv_of(rows: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $POOLSWAP_CACHE, or poolswap in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("POOLSWAP_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolswap"
+
+
 def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
     """Write model.state_dict() for torch.load(weights_only=True)."""
     with atomic_path(path, force=force) as temporary:

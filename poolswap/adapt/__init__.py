@@ -1,10 +1,11 @@
 """Recovering accuracy after a swap: evaluate, recalibrate, anneal, finetune."""
 
-from poolswap.adapt.data import Data, load_data
+from poolswap.adapt.content import content_digest
+from poolswap.adapt.data import Data, Split, load_data
 from poolswap.adapt.engine import check_folder
 from poolswap.adapt.evaluate import Evaluation, evaluate
 from poolswap.adapt.finetune import FinetuneResult, finetune, from_scratch
-from poolswap.adapt.loaders import Loader, loaders
+from poolswap.adapt.loaders import Loader, loaders, make_loader
 from poolswap.adapt.recalibrate import recalibrate
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.recover import Recovered, Recovery, check_recipe, recover
@@ -19,13 +20,16 @@ __all__ = [
     "Recipe",
     "Recovered",
     "Recovery",
+    "Split",
     "check_folder",
     "check_recipe",
+    "content_digest",
     "evaluate",
     "finetune",
     "from_scratch",
     "load_data",
     "loaders",
+    "make_loader",
     "recalibrate",
     "recover",
 ]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
-from torch.utils.data import TensorDataset
 
-from poolswap.errors import InputError, MissingExtraError
+from poolswap.adapt.pixels import Pixels
+from poolswap.errors import MissingExtraError
 
-CLASSES = 10
-_VALIDATION = 360
+CLASSES = tuple("0123456789")
+_HELD_OUT = 360
 _SPLIT_SEED = 0
+_WHITE = 16
 
 
-def load_digits(input_size: Sequence[int]) -> tuple[TensorDataset, TensorDataset]:
-    """(train, val) of 1,437 and 360 images (C, H, W) in [-1, 1], resized bilinearly, with their labels.
+def load_digits(input_size: Sequence[int]) -> tuple[Pixels, Pixels, Pixels]:
+    """(train, val, test) of 1,077, 360 and 360 images (C, H, W) in [-1, 1], resized bilinearly, with their labels.
 
     The split is the same for every size and seed. Raises MissingExtraError without scikit-learn.
     """
@@ -24,13 +24,10 @@ def load_digits(input_size: Sequence[int]) -> tuple[TensorDataset, TensorDataset
         from sklearn import datasets
     except ImportError:
         raise MissingExtraError("scikit-learn, which brings the digits,", "digits") from None
-    if len(input_size) != 3:
-        raise InputError(f"digits are images, the model takes {tuple(input_size)}", "give a data set of its own")
-    channels, height, width = input_size
-    pixels, labels = datasets.load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1
-    images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-    images, targets = images.expand(-1, channels, -1, -1), torch.tensor(labels, dtype=torch.long)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    val, train = order[:_VALIDATION], order[_VALIDATION:]
-    return TensorDataset(images[train], targets[train]), TensorDataset(images[val], targets[val])
+    values, labels = datasets.load_digits(return_X_y=True)
+    pixels = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 8, 8)
+    targets = torch.tensor(labels, dtype=torch.long)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    val, test, train = order.tensor_split((_HELD_OUT, 2 * _HELD_OUT))
+    made = [Pixels(pixels[part], targets[part], input_size, white=_WHITE) for part in (train, val, test)]
+    return made[0], made[1], made[2]

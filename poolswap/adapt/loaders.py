@@ -13,7 +13,7 @@ from timm.data import ImageDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from poolswap.adapt.data import Data, is_iterable
+from poolswap.adapt.data import Data, Part, is_iterable
 from poolswap.errors import InputError, first_line
 
 OnBadImage = Literal["fatal", "skip", "count"]
@@ -117,23 +117,33 @@ class Loader:
             raise InputError(f"a process that reads images was lost: {first_line(error)}", "workers=0") from error
 
 
-def loaders(
-    data: Data, batch_size: int = 64, workers: int = 0, seed: int = 0, on_bad_image: OnBadImage = "fatal"
-) -> tuple[Loader, Loader]:
-    """(training, validation) loaders. Training batches are shuffled; validation images keep their order."""
+def make_loader(
+    data: Data,
+    part: Part,
+    batch_size: int = 64,
+    workers: int = 0,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "fatal",
+) -> Loader:
+    """Batches of one part of the data; "plain" are the training images as they are evaluated.
 
-    def make(dataset: Any, size: int, train: bool) -> Loader:
-        return Loader(
-            dataset,
-            size,
-            num_classes=data.num_classes,
-            train=train,
-            workers=workers,
-            seed=seed,
-            on_bad_image=on_bad_image,
-        )
+    Those of "train" and "plain" are shuffled, the others keep their order. Raises InputError for a part that the data
+    does not have.
+    """
+    return Loader(
+        data.images(part),
+        batch_size,
+        num_classes=data.num_classes,
+        train=part in ("train", "plain"),
+        workers=workers,
+        seed=seed,
+        on_bad_image=on_bad_image,
+    )
 
-    return make(data.train, batch_size, True), make(data.val, batch_size, False)
+
+def loaders(data: Data, *arguments: Any, **options: Any) -> tuple[Loader, Loader]:
+    """(training, validation) loaders: `make_loader` of both."""
+    return make_loader(data, "train", *arguments, **options), make_loader(data, "val", *arguments, **options)
 
 
 class _Order(Sampler[list[int]]):

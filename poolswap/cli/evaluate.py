@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from poolswap.cli.following import following
-from poolswap.cli.options import BatchSizeOption, DataOption, Model, ModelArgument, SeedOption, Source
+from poolswap.cli.options import BatchSizeOption, DataOption, Model, ModelArgument, SeedOption, Source, SplitOption
 from poolswap.cli.output import Output
 from poolswap.cli.training import EVALUATION_COLUMNS, evaluation_row
 
@@ -27,20 +27,21 @@ def evaluate(
     min_top1: Annotated[
         float | None, typer.Option("--min-top1", metavar="PERCENT", help="Exit with 1 where top-1 is lower.")
     ] = None,
+    split: SplitOption = "val",
     batch_size: BatchSizeOption = 64,
     seed: SeedOption = None,
 ) -> None:
     """Measure accuracy, calibration, shift consistency, speed."""
-    from poolswap.adapt import evaluate, loaders
+    from poolswap.adapt import evaluate, make_loader
     from poolswap.errors import CheckError
 
     place = source.place
-    net, spec, plan, images = source.load(weights, model, data, seed=seed or 0)
-    _, loader = loaders(images, batch_size, **source.reading)
+    net, spec, plan, images = source.load(weights, model, data, splits=[split], seed=seed or 0)
+    loader = make_loader(images, split, batch_size, **source.reading)
     with output.progress("evaluating", len(loader)) as advance:
         found = evaluate(net, loader, shift=shift, device=place, advance=advance)
-    output.document({"model": spec, "data": images.name, "replaced": plan.paths, **found.model_dump()})
-    title = f"{spec.reference} on {found.images} images of {images.name}, {len(plan.paths)} pools replaced"
+    output.document({"model": spec, "data": images.name, "split": split, "replaced": plan.paths, **found.model_dump()})
+    title = f"{spec.reference} on {found.images} {split} images of {images.name}, {len(plan.paths)} pools replaced"
     output.table(title, EVALUATION_COLUMNS, [evaluation_row(found)])
     if found.bad_images and source.on_bad_image == "count":
         output.warn(f"{found.bad_images} images could not be read: {loader.bad[0]}")

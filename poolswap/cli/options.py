@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from torch import nn
 
-    from poolswap.adapt import Data
+    from poolswap.adapt import Data, Split
     from poolswap.inputs import Example
     from poolswap.models.load import ModelSpec
     from poolswap.surgery.plan import Plan
@@ -123,6 +124,14 @@ class Source:
         Literal["fatal", "skip", "count"] | None,
         typer.Option("--on-bad-image", help="What to do about an image that cannot be read.", show_default="fatal"),
     ] = None
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--transform",
+            metavar="KEY=VALUE",
+            help="Argument of timm's create_transform: hflip=0 for training images, crop_pct=1 for evaluated ones.",
+        ),
+    ] = None
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...", show_default="a GPU if any")] = None
 
     @property
@@ -130,6 +139,13 @@ class Source:
         """What `loaders` and recipes call `workers` and `on_bad_image`, where they are given."""
         given = {"workers": self.workers, "on_bad_image": self.on_bad_image}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def transforms(self) -> dict[str, Any]:
+        """Arguments of the transforms, parsed."""
+        from poolswap.models.load import parse_model_args
+
+        return parse_model_args(self.transform or [], "transform")
 
     @property
     def place(self) -> str:
@@ -142,10 +158,17 @@ class Source:
         """The images of this name."""
         from poolswap.adapt import load_data
 
-        return load_data(name, root=self.root, download=self.download, **options)
+        return load_data(name, root=self.root, download=self.download, transform=self.transforms, **options)
 
     def load(
-        self, architecture: Architecture, model: str, data: str, *, fit_classes: bool = False, **options: Any
+        self,
+        architecture: Architecture,
+        model: str,
+        data: str,
+        *,
+        splits: Sequence[Split] = ("train", "val"),
+        fit_classes: bool = False,
+        **options: Any,
     ) -> tuple[nn.Module, ModelSpec, Plan, Data]:
         """(model, its spec, the plan it was swapped by, data of its size).
 
@@ -159,11 +182,11 @@ class Source:
         own = checkpoint_of(model)
         fits = split_reference(model) is None or takes_argument(model, "num_classes")
         if fit_classes and fits and own is None and architecture.num_classes is None:
-            options["num_classes"] = self.data(data).num_classes
+            options["num_classes"] = self.data(data, splits=splits).num_classes
         net, spec = architecture.load(model, **options)
         plan = read_manifest(own).plan if own else Plan(model=spec.reference, input_size=spec.input_size)
         plan.run_files()  # as loading it did
-        images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes)
+        images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes, splits=splits)
         return net, spec, plan, images
 
 
@@ -172,9 +195,13 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="digits, a folder with train/CLASS/ and val/CLASS/, or a reader of timm: hfds/NAME, torch/NAME, wds/...",
+        help="digits, photographs, a folder with train/CLASS/ and val/CLASS/, or a reader of timm: hfds/NAME, ...",
         rich_help_panel="Data",
     ),
+]
+SplitOption = Annotated[
+    Literal["val", "test"],
+    typer.Option("--split", help="Images to judge on: val to choose by, test once at the end.", rich_help_panel="Data"),
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images in a batch.", rich_help_panel="Data")]
 ExampleOption = Annotated[
