@@ -76,9 +76,7 @@ def save_checkpoint(
     number among the options, are NaN or infinite.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
-    check_writable(path, force=force)
+    check_target(path, model, force=force)
     tensors = _separate(model.state_dict())
     kept = KeptExample.of(example) if example is not None else None
     manifest = Manifest(
@@ -93,6 +91,19 @@ def save_checkpoint(
     )
     write(path, tensors, manifest, force=force)
     return manifest
+
+
+def check_target(path: Path, model: nn.Module | None = None, *, force: bool = False) -> None:
+    """Raise InputError where a checkpoint cannot be written here, or cannot hold the model."""
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
+    check_writable(path, force=force)
+    for name, value in model.state_dict().items() if model else ():
+        if not isinstance(value, Tensor) or value.is_quantized or value.layout is not torch.strided:
+            raise InputError(
+                f"{name} in the model's state is no plain tensor, and a checkpoint holds nothing else",
+                "swap and save the model before it is quantised or compressed",
+            )
 
 
 def load_checkpoint(path: Path | str, *, trust_code: bool = False) -> tuple[nn.Module, Manifest]:
@@ -119,7 +130,7 @@ def _rebuilt(saved: Saved, path: Path | str, *, trust_code: bool) -> tuple[nn.Mo
         swap_pools(model, manifest.plan, prove=False)
     except InputError as error:
         raise InputError(f"{path} does not fit its own model: {error.message}", error.hint) from error
-    model.to(getattr(torch, manifest.dtype))
+    _cast(model, getattr(torch, manifest.dtype), tensors)
     load_into(model, tensors, str(path))
     return model.eval(), manifest
 
@@ -201,6 +212,15 @@ def _check_shapes(manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
             n for n in {**shapes, **tensors} if n not in shapes or n not in tensors or shapes[n] != tensors[n].shape
         ]
         raise InputError(f"its tensors differ at {', '.join(wrong[:3])}", "make it again")
+
+
+def _cast(model: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> None:
+    """Give every floating point tensor the dtype that the file has it in, and those outside of the file `dtype`."""
+    if _dtype(model) != str(dtype).removeprefix("torch."):
+        model._apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    for name, held in model.state_dict(keep_vars=True).items():
+        if name in tensors and held.is_floating_point() and held.dtype != tensors[name].dtype:
+            held.data = held.data.to(tensors[name].dtype)
 
 
 def _dtype(model: nn.Module) -> Any:

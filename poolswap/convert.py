@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from poolswap.checkpoint import save_checkpoint
-from poolswap.errors import InputError
+from poolswap.checkpoint import check_target, save_checkpoint
 from poolswap.export import ExportReport, check_export, default_path, export_model
-from poolswap.files import check_writable
 from poolswap.inputs import Example
 from poolswap.manifest import Manifest
 from poolswap.models.load import ModelSpec
@@ -53,7 +51,7 @@ def convert_model(
     (unless `force`) or the plan does not fit; CheckError where the export does not equal the model.
     """
     path = Path(path)
-    check_outputs(path, export=export, force=force)
+    check_outputs(path, model, export=export, force=force)
     drift = measure_drift(model, plan, spec.input_size, example=example)
     report = swap_pools(model, plan, example=example)
     recovered = None
@@ -69,10 +67,13 @@ def convert_model(
     return Conversion(spec, path, report, drift, manifest, recovered, made)
 
 
-def check_outputs(path: Path, *, export: str | None = None, force: bool = False) -> None:
-    """Raise InputError where the checkpoint or its export cannot be written, MissingExtraError for the format's."""
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
-    check_writable(path, force=force)
+def check_outputs(
+    path: Path, model: nn.Module | None = None, *, export: str | None = None, force: bool = False
+) -> None:
+    """Raise InputError where the checkpoint of the model or its export cannot be written.
+
+    MissingExtraError for the format's.
+    """
+    check_target(path, model, force=force)
     if export:
         check_export(default_path(path, export), export, force=force)

@@ -76,14 +76,22 @@ def all_outputs_of(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     """
     args, kwargs = fitted(model, inputs)
     inner: list[Tensor] = []
-    keep = [child.register_forward_hook(lambda *call: inner.extend(tensors_in(call[-1]))) for child in model.children()]
+    children = (child for child in model.children() if not isinstance(child, torch.jit.ScriptModule))  # takes no hook
+    keep = [child.register_forward_hook(lambda *call: inner.extend(tensors_in(call[-1]))) for child in children]
     try:
         with torch.no_grad():
-            outputs = list(tensors_in(model(*args, **kwargs)))
+            outputs = list(map(_dense, tensors_in(model(*args, **kwargs))))
     finally:
         for handle in keep:
             handle.remove()
     return outputs if any(output.numel() for output in outputs) or not outputs else [*outputs, *inner]
+
+
+def _dense(output: Tensor) -> Tensor:
+    """A sparse, nested or quantised output in full, so that its values can be compared."""
+    if output.is_quantized:
+        return output.dequantize()
+    return torch.nested.to_padded_tensor(output, 0.0) if output.is_nested else output.to_dense()
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 import poolswap
 from poolswap.checkpoint import default_name, load_checkpoint, save_checkpoint, verify_checkpoint
+from poolswap.convert import convert_model
 from poolswap.errors import CheckError, InputError
 from poolswap.load import load_model
 from poolswap.manifest import read_manifest
+from poolswap.models.load import ModelSpec, Weights, create_model
 from poolswap.surgery.plan import Plan, make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
@@ -300,3 +302,46 @@ def test_a_failed_save_leaves_nothing_behind(saved, tmp_path, monkeypatch):
 def test_the_public_names_are_there():
     for name in poolswap.__all__:
         assert getattr(poolswap, name) is not None
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.pool = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2)
+        self.spectrum = nn.Parameter(torch.randn(4, 1, 1, dtype=torch.complex64))
+        self.conv.half()
+
+    def forward(self, x):
+        x = self.pool(self.norm(self.conv(x).float()))
+        return (x * self.spectrum).real
+"""
+
+
+def test_every_tensor_keeps_its_dtype_half_and_complex_ones_too(tmp_path):
+    (tmp_path / "net.py").write_text(NETWORK)
+    model, spec = create_model(f"{tmp_path}/net.py:Net", input_size=(3, 12, 12))
+    plan = make_plan(find_pools(model, spec.input_size))
+    swap_pools(model, plan)
+    save_checkpoint(model, tmp_path / "a.safetensors", spec=spec, plan=plan)
+    again, _ = load_checkpoint(tmp_path / "a.safetensors", trust_code=True)
+    x = torch.randn(2, 3, 12, 12).half()
+    assert torch.equal(again(x), model(x))
+    assert {str(t.dtype) for t in again.parameters()} == {"torch.float16", "torch.float32", "torch.complex64"}
+    assert verify_checkpoint(tmp_path / "a.safetensors", trust_code=True).ok
+
+
+def test_a_state_that_is_not_of_plain_tensors_is_refused_before_the_work(tmp_path):
+    class Counting(torch.nn.Sequential):
+        def get_extra_state(self):
+            return {"steps": 3}
+
+    model = Counting(torch.nn.MaxPool2d(2)).eval()
+    spec = ModelSpec(source="file", name="net.py:make", input_size=SIZE, weights=Weights(kind="random"))
+    plan = make_plan(find_pools(model, SIZE))
+    with pytest.raises(InputError, match="_extra_state in the model's state is no plain tensor"):
+        convert_model(model, spec, plan, tmp_path / "a.safetensors")
+    assert type(model[0]) is torch.nn.MaxPool2d

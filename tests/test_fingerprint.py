@@ -17,6 +17,8 @@ from poolswap.surgery.swap import swap_pools
 
 SIZE = (3, 12, 12)
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+
 
 @dataclass
 class Out:
@@ -45,9 +47,12 @@ FORMS = {
     "object": Plain,
     "named tuple": lambda y: Pair(y, None),
     "mapping": lambda y: Ordered(logits=y),
-    "nested": lambda y: {"out": [Out(Plain(y))]},
+    "deep": lambda y: {"out": [Out(Plain(y))]},
     "argmax": lambda y: y.argmax(1),
     "mask": lambda y: y > y.mean(),
+    "sparse": lambda y: y.to_sparse(),
+    "quantised": lambda y: torch.quantize_per_tensor(y, 0.05, 128, torch.quint8),
+    "nested": lambda y: torch.nested.nested_tensor(list(y), layout=torch.jagged),
     "complex": lambda y: torch.complex(y, -y),
 }
 

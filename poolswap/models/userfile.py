@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 
 _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 
@@ -99,6 +99,12 @@ def _unwrapped(made: Any, reference: str) -> tuple[nn.Module, str | None]:
         )
     if not isinstance(model, nn.Module):
         raise InputError(f"{reference} gives a {type(model).__name__}, not an nn.Module", "return the model itself")
+    try:
+        model.eval()
+    except NotImplementedError as error:  # what torch.export gives has one mode
+        raise InputError(
+            f"{reference} gives a model that cannot be changed: {first_line(error)}", "return the eager nn.Module"
+        ) from error
     return model, f"taken out of its {' and '.join(wrappers)}" if wrappers else None
 
 
@@ -113,7 +119,7 @@ def _running(path: Path) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{_where(path, error)}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            f"{_where(path, error)}: {type(error).__name__}: {first_line(error)}",
             "correct the file; POOLSWAP_DEBUG=1 shows the traceback",
         ) from error
     finally:

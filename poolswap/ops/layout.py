@@ -12,7 +12,7 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def layout_of(x: Tensor) -> torch.memory_format:
     """channels_last where x is laid out so and not contiguous as well; contiguous otherwise."""
-    if x.is_contiguous():
+    if torch._C._functorch.is_batchedtensor(x) or x.is_contiguous():  # vmap does not tell a map's other layouts
         return torch.contiguous_format
     layout = CHANNELS_LAST.get(x.dim(), torch.contiguous_format)
     return layout if x.is_contiguous(memory_format=layout) else torch.contiguous_format

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import checkpoint
 
-from poolswap.errors import InputError
+from poolswap.errors import CheckError, InputError
 from poolswap.nn.base import tracer_of
 from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, StockPool, call_input, is_pool_module, read_call
 from poolswap.surgery.sites import PoolSite
@@ -36,7 +36,7 @@ from poolswap.surgery.sites import PoolSite
 Place = tuple[str, int, int]
 
 
-class LiftError(RuntimeError):
+class LiftError(CheckError):
     """A lifted owner pools in a way that its children cannot stand for."""
 
 
@@ -145,6 +145,11 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if (tracer := tracer_of(args, kwargs)) is not None:
             return _call_in_graph(self, tracer, args, kwargs)
+        if not is_lifted(self):
+            raise LiftError(
+                f"this {cls.__name__} was made by the class of a swapped one, and is not swapped itself",
+                "slice and make models before the swap, or restore() first",
+            )
         with _OwnCalls(self):
             return cls.forward(self, *args, **kwargs)
 
@@ -153,7 +158,24 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     entries = {name: _entered(method) for name, method in _entries(cls)}
-    return type(cls.__name__, (cls,), {**entries, **names, "forward": forward, "__reduce__": reduce})
+    body = {**entries, **_iteration(cls), **names, "forward": forward, "__reduce__": reduce}
+    return type(cls.__name__, (cls,), body)
+
+
+def _iteration(cls: type[nn.Module]) -> dict[str, Callable[..., Any]]:
+    """Of a container: over the children that it had, for its forward goes through them."""
+
+    def own(self: nn.Module) -> dict[str, nn.Module | None]:
+        added = _lifting_of(self).found if is_lifted(self) else ()
+        return {name: child for name, child in self._modules.items() if name not in added}
+
+    methods: dict[str, Callable[..., Any]] = {"__len__": lambda self: len(own(self))}
+    if issubclass(cls, (nn.Sequential, nn.ModuleList)):
+        return {**methods, "__iter__": lambda self: iter(own(self).values())}
+    if issubclass(cls, nn.ModuleDict):
+        views = {name: lambda self, name=name: getattr(own(self), name)() for name in ("keys", "items", "values")}
+        return {**methods, **views, "__iter__": lambda self: iter(own(self))}
+    return {}
 
 
 def _call_in_graph(owner: nn.Module, tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -243,7 +265,8 @@ class _Calls(TorchFunctionMode):
         mode = "train" if self.owner.training else "eval"
         raise LiftError(
             f"{type(self.owner).__name__} pools with {_said(call)} in {mode} mode where {_said(found)} was found: "
-            f"its calls depend on its input, so it cannot be lifted"
+            f"its calls depend on its input, or on what a hook or closure holds, so it cannot be lifted",
+            "exclude= leaves its sites as they are",
         )
 
 
@@ -335,5 +358,7 @@ def _leave(module: nn.Module, args: Any, output: Tensor) -> None:
 
 
 def _may_pool(module: nn.Module) -> bool:
-    """torch's own layers call no pooling function, except its pools; anything else might."""
+    """torch's own layers call no pooling function, except its pools, nor does TorchScript; anything else might."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     return is_pool_module(module) or not type(module).__module__.startswith("torch.nn.modules.")

@@ -215,4 +215,4 @@ def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool)
         what = f"{op} " if op else ""
         return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="
     hint = "replace the head's global pooling with include_global=True" if heads and not include_global else None
-    return "nothing to replace: the model has no window pooling, it downsamples with strided convolutions", hint
+    return "nothing to replace: the model's forward calls no window pooling", hint

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from poolswap.budget import Meter, TooLargeError
 from poolswap.errors import InputError, first_line
@@ -28,8 +29,11 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
     Raises InputError where the forward runs neither on the meta device nor on the CPU, TooLargeError where it would
     take more than `poolswap.budget` allows.
     """
+    if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        raise InputError("the model has lazy layers, which know no shapes yet", "run it once on an input of its size")
     with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(0)  # a forward that draws which way it takes has the same sites every time
         try:
             with Meter():
                 evaluated, device = _run(model, "meta", False, input_size, example), "meta"
@@ -79,7 +83,8 @@ def _run(model: nn.Module, device: str, train: bool, input_size: Sequence[int], 
 def _copy_to(model: nn.Module, device: str) -> nn.Module:
     """A copy on `device` that shares no tensor with the model; weights that are on meta become noise on the CPU."""
     memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
+    held = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    for tensor in (*model.parameters(), *model.buffers(), *held):  # weight_norm's weight is neither
         moved = _noise_like(tensor) if device == "cpu" and tensor.is_meta else tensor.detach().to(device, copy=True)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(moved, tensor.requires_grad) if is_parameter else moved

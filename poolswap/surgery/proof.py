@@ -14,7 +14,6 @@ from torch import nn
 
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.inputs import Example, evaluating, fitted, make_inputs
-from poolswap.surgery.lift import LiftError
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.recording import Trace, record
 from poolswap.surgery.sites import scope_of
@@ -61,8 +60,8 @@ def _forward(model: nn.Module, plan: Plan, example: Example | None) -> Trace:
         args, kwargs = fitted(model, make_inputs(model, plan.input_size or (), 1, example=example))
         try:
             return record(model, args, kwargs)
-        except LiftError as error:
-            raise CheckError(str(error), "poolswap inspect MODEL") from error
+        except CheckError:
+            raise
         except Exception as error:
             raise InputError(
                 f"the swapped model cannot run: {first_line(error)}",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import unwrap
 from math import prod
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolswap.inputs import Args, tensors_in
 from poolswap.nn.base import WindowPool
-from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, call_input, read_call
+from poolswap.surgery.calls import BY_FUNCTION, PoolingCall, call_input, is_pool_module, read_call
 from poolswap.surgery.idioms import CutMaps
 from poolswap.surgery.mark import replaced_by
 
@@ -104,6 +105,7 @@ class Recording:
     compared: set[int] = field(default_factory=set)
     running: list[Callable[..., Any]] = field(default_factory=list)  # functions of torch
     inside: int = 0  # depth of calls and modules whose own pooling calls are no sites
+    thread: int = field(default_factory=get_ident)  # modes see the calls of their own thread alone
 
     def enter(self, path: str, module: nn.Module, args: Args, kwargs: Mapping[str, Any]) -> None:
         """A module's forward begins."""
@@ -118,6 +120,26 @@ class Recording:
         """It has ended."""
         self.stack.pop()
         self.inside -= _is_replacement(module)
+
+    def miss(self, path: str, module: nn.Module, args: Args, output: Any) -> None:
+        """A pool ran in another thread, whose calls are not seen."""
+        count = self.invocations.get(path, 0)
+        self.invocations[path] = count + 1
+        x, pooled = (tuple(next(tensors_in(value)).shape) for value in (args, output))
+        self._write(
+            Event(
+                position=len(self.events),
+                owner=path,
+                invocation=count,
+                index=-1,
+                function=type(module).__name__,
+                call=None,
+                module_input_shape=x,
+                input_shape=x,
+                output_shape=pooled,
+                obstacle="runs in a thread that the forward starts, where its calls are not seen",
+            )
+        )
 
     def add(
         self,
@@ -143,7 +165,7 @@ class Recording:
             if not inner.direct:
                 break
             self.confused.add(outer.path)
-        self.events.append(
+        self._write(
             Event(
                 position=len(self.events),
                 owner=frame.path,
@@ -158,6 +180,9 @@ class Recording:
                 written_out=written_out,
             )
         )
+
+    def _write(self, event: Event) -> None:
+        self.events.append(event)
         self.moments.append(len(self.largest))
 
     def compare(self, values: list[Any]) -> None:
@@ -256,7 +281,7 @@ class _Kernels(TorchDispatchMode):
         if func.overloadpacket in WINDOW_KERNELS and not self.recording.inside:
             name, running = func.overloadpacket.__name__, self.recording.running
             why = (
-                f"is part of {resolve_name(running[-1])}, which is none of torch's plain pooling functions"
+                f"is part of {_name_of(running[-1])}, which is none of torch's plain pooling functions"
                 if running
                 else "runs below Python, inside TorchScript or C++, where no call can be replaced"
             )
@@ -292,8 +317,15 @@ def _watched(model: nn.Module, recording: Recording) -> Iterator[None]:
 
 
 def _framed(recording: Recording, path: str, module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    pools = is_pool_module(module)
+
     @wraps(forward)
     def framed(*args: Any, **kwargs: Any) -> Any:
+        if get_ident() != recording.thread:
+            output = forward(*args, **kwargs)
+            if pools:
+                recording.miss(path, module, args, output)
+            return output
         recording.enter(path, module, args, kwargs)
         try:
             return forward(*args, **kwargs)
@@ -324,6 +356,10 @@ def _custom_function() -> str | None:
             return forwards[frame.f_code]
         frame = frame.f_back
     return None
+
+
+def _name_of(func: Callable[..., Any]) -> str:
+    return resolve_name(func) or f"{func.__module__}.{func.__name__}"
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
+from torch.fx import GraphModule
 
 from poolswap.geometry import Geometry
 from poolswap.inputs import Example
@@ -24,7 +25,7 @@ Scope = Literal["window", "global"]
 # A whole-map average with fewer elements than this is a small window that happens to cover a small map.
 _SMALLEST_MAP = 9
 
-_ASIDE = "is compared with what it pools, as non-maximum suppression does: name it to replace it"
+_ASIDE = "is compared, as in non-maximum suppression: name it to replace it"
 
 LOOKS_FOR = (
     "max, average and adaptive pooling of torch and timm, as modules and as calls, means and maxima of whole maps; "
@@ -305,9 +306,11 @@ def _obstacle(slot: _Slot, module: nn.Module, kind: Kind, confused: frozenset[st
     if call.divisor_override is not None:
         return "divisor_override makes it a scaled sum, not a mean"
     if kind == "functional" and "forward" in vars(module):
-        return "its owner's forward is patched on the instance, so it cannot be lifted"
+        return "has an owner whose forward is patched on the instance, so it cannot be lifted"
+    if kind == "functional" and isinstance(module, GraphModule):
+        return "is a call in a graph of torch.fx, which is made anew with every copy: swap the model, then trace it"
     if kind == "functional" and not slot.stable:
-        return "its owner makes other pooling calls from one forward to the next, so it cannot be lifted"
+        return "has an owner that makes other pooling calls from one forward to the next, so it cannot be lifted"
     if kind == "functional" and slot.owner in confused:
-        return "its owner calls a child's forward directly, whose pooling cannot be told from its own"
+        return "has an owner that calls a child's forward directly, whose pooling cannot be told from its own"
     return None

@@ -458,6 +458,12 @@ FILE = """
         raise SystemExit(0)
 
     ready = nn.Linear(1, 1)
+
+    class Exported(nn.Module):
+        "As torch.export gives them."
+
+        def train(self, mode=True):
+            raise NotImplementedError("Calling train() is not supported yet.")
 """
 
 
@@ -504,6 +510,7 @@ def test_wrappers_are_taken_off_with_a_note(user_file, name, note):
         ("mine.py:missing", "mine.py has no 'missing'"),
         ("none.py:make", r"there is no file none\.py"),
         ("mine.py:script", "TorchScript module"),
+        ("mine.py:Exported", r"cannot be changed: Calling train\(\) is not"),
         ("mine.py:nothing", "gives a NoneType, not an nn.Module"),
         ("mine.py:ready", "is not a function or class"),
         ("mine.py:broken", r"mine\.py:40: KeyError: 'stem'"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, stack_module_state, vjp, vmap
 
 from poolswap.functional import soft_pool2d
 from poolswap.nn import SoftPool2d
@@ -110,3 +110,11 @@ def test_the_kernel_runs_for_grad_and_vmap(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(reference, name, lambda *arguments: pytest.fail("the reference ran"))
     with use_backend("auto"):
         vmap(grad(loss), in_dims=(0, None))(xs, beta)
+
+
+def test_an_ensemble_maps_weights_and_beta_together() -> None:
+    torch.manual_seed(0)
+    models = [torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), SoftPool2d(2, beta=beta)) for beta in (0.5, 2.0)]
+    x = torch.randn(2, 2, 8, 8)
+    outputs = vmap(lambda *state: functional_call(models[0], state, (x,)))(*stack_module_state(models))
+    torch.testing.assert_close(outputs, torch.stack([model(x) for model in models]))

@@ -18,8 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from poolswap.errors import CheckError, InputError, NothingToReplaceError
+from poolswap.checkpoint import save_checkpoint
+from poolswap.cli.app import main
+from poolswap.errors import CheckError, ExitCode, InputError, NothingToReplaceError
 from poolswap.functional import soft_pool2d
+from poolswap.models.load import ModelSpec, Weights
 from poolswap.surgery.calls import BY_FUNCTION, read_call
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
@@ -344,3 +347,33 @@ def test_a_distributed_wrapper_is_swapped_inside(x, tmp_path):
             torch.testing.assert_close(mine.grad, other.grad)
     finally:
         distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_scripted_child_of_a_lifted_owner_is_left_alone(x, tmp_path):
+    class Owner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.part = nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU())
+
+        def forward(self, x):
+            return F.max_pool2d(self.part(self.conv(x)), 2)
+
+    model = Owner().eval()
+    plan = make_plan(find_pools(model, SIZE))
+    swap_pools(model, plan)
+    assert window_kernels(model, x) == []
+    spec = ModelSpec(source="file", name="net.py:make", input_size=SIZE, weights=Weights(kind="random"))
+    assert save_checkpoint(model, tmp_path / "a.safetensors", spec=spec, plan=plan).fingerprint.compares
+
+
+def test_a_forward_that_pools_once_an_image_is_refused_before_anything_is_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n        return torch.stack([F.max_pool2d(image, 2) for image in x]).mean((2, 3))\n"
+    )
+    assert main(["convert", "net.py:Net", "--input-size", "3,8,8", "-o", "a.safetensors"]) == ExitCode.CHECK_FAILED
+    assert "its calls depend on its input" in capsys.readouterr().err
+    assert not (tmp_path / "a.safetensors").exists()

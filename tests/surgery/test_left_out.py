@@ -1,6 +1,7 @@
 """What is not replaced is said, with the reason: pooling that is no plain call, and pooling that is no downsampling."""
 
 import warnings
+from threading import Thread
 
 import pytest
 import torch
@@ -50,6 +51,7 @@ REFUSED = {
     "TorchScript": (scripted, "TorchScript"),
     "aten packet": (lambda m, x: torch.ops.aten.max_pool2d(x, [2, 2]), "part of aten.max_pool2d"),
     "aten overload": (lambda m, x: torch.ops.aten.avg_pool2d.default(x, [2, 2]), "part of aten.avg_pool2d.default"),
+    "C function": (lambda m, x: torch._C._nn.max_pool2d_with_indices(x, 2)[0], "part of torch._C._nn.max_pool2d_with"),
     "lp": (lambda m, x: F.lp_pool2d(x, 2, 2), "part of torch.nn.functional.lp_pool2d"),
     "integers": (lambda m, x: F.max_pool2d((x * 9).long(), 2), "pools a map of torch.int64"),
     "view": (lambda m, x: x.view(-1, 4, 12, 2, 12, 2).amax((3, 5)), "written out as view and amax"),
@@ -69,6 +71,17 @@ REFUSED = {
     ),
     "area": (lambda m, x: F.interpolate(x, scale_factor=0.5, mode="area"), "area interpolation"),
 }
+
+
+def in_a_thread(owner, x):
+    outputs = []
+    thread = Thread(target=lambda: outputs.append(owner.pool(x.detach())))
+    thread.start()
+    thread.join()
+    return outputs[0]
+
+
+REFUSED["thread"] = (in_a_thread, "runs in a thread")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -182,3 +195,19 @@ def test_a_hook_of_the_model_itself_cannot_be_lifted():
     assert "hook of the model itself" in site.reason
     with pytest.raises((InputError, NothingToReplaceError)):
         make_plan([site])
+
+
+def test_a_call_in_a_graph_of_fx_is_left_as_it_is_and_a_module_in_one_is_not():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return F.avg_pool2d(self.pool(x), 2)
+
+    model = torch.fx.symbolic_trace(Both()).eval()
+    plan = make_plan(find_pools(model, SIZE))
+    assert (plan.paths, [left.path for left in plan.left]) == (("pool",), ["pool_1"])
+    assert "swap the model, then trace it" in plan.left[0].reason
+    swap_pools(model, plan)

@@ -154,3 +154,28 @@ def test_an_example_replaces_the_input(example):
 
     (site,) = find_pools(Keyword(), (1, 1, 1), example=example)
     assert site.input_shape == (1, 4, 8, 8)
+
+
+def test_lazy_layers_must_have_run_once():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.MaxPool2d(2))
+    with pytest.raises(InputError, match="lazy layers, which know no shapes yet"):
+        find_pools(model, (3, 8, 8))
+    model(torch.zeros(1, 3, 8, 8))
+    assert [site.path for site in find_pools(model, (3, 8, 8))] == ["1"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_tensors_that_are_neither_parameters_nor_buffers_are_copied_with_the_model():
+    conv = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
+    (site,) = find_pools(nn.Sequential(conv, nn.MaxPool2d(2)), (3, 8, 8))
+    assert site.path == "1"
+
+
+def test_a_forward_that_draws_its_way_has_the_same_sites_every_time():
+    class Drawn(nn.Module):
+        def forward(self, x):
+            pools = [F.max_pool2d, F.avg_pool2d]
+            return pools[torch.randint(2, ()).item()](x, 2)
+
+    torch.manual_seed(0)
+    assert len({str(find_pools(Drawn(), (3, 8, 8))) for _ in range(8)}) == 1
