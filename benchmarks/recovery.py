@@ -39,18 +39,25 @@ def one_seed(seed: int, folder: Path) -> dict[str, tuple[float, float, float]]:
 
     finetune(stock, data, Recipe(epochs=6, seed=seed), folder / "stock", spec=spec)
     note("stock, 6 epochs", stock)
-    plan = make_plan(find_pools(stock, SIZE), "all")
+    sites = find_pools(stock, SIZE)
+    plan = make_plan(sites, "all")
     soft = deepcopy(stock)
     swap_pools(soft, plan)
     note("swapped", soft)
     recalibrated = deepcopy(soft)
     recalibrate(recalibrated, images)
     note("swapped, recalibrated", recalibrated)
-    ways = {"plain": {}, "anneal": {"anneal": 0.6}, "learn beta": {"learn_beta": True}}
-    for name, extra in ways.items():
-        model = deepcopy(soft)
+    ways: dict[str, tuple[str, dict[str, float]]] = {
+        "plain": ("soft", {}),
+        "anneal": ("soft", {"anneal": 0.6}),
+        "learn beta": ("soft:beta=learn", {}),
+        "learn beta a channel": ("soft:beta=channel", {}),
+    }
+    for name, (to, extra) in ways.items():
+        model, other = deepcopy(stock), make_plan(sites, "all", to)
+        swap_pools(model, other)
         recipe = Recipe(seed=seed + 1000, **FURTHER, **extra)
-        finetune(model, data, recipe, folder / name, spec=spec, plan=plan)
+        finetune(model, data, recipe, folder / name, spec=spec, plan=other)
         note(f"swapped, 5 more epochs: {name}", model)
     finetune(recalibrated, data, Recipe(seed=seed + 1000, **FURTHER), folder / "re", spec=spec, plan=plan)
     note("swapped, recalibrated, 5 more epochs: plain", recalibrated)

@@ -21,7 +21,16 @@ VARIANTS = (
         "mixed:random=true",
         "gated:per_channel=true",
     ),
-    *("dpp:asymmetric=true", "s3:grid=4", "blur:taps=5", "blur:of=avg"),
+    *(
+        "dpp:asymmetric=true",
+        "s3:grid=4",
+        "soft:beta=channel",
+        "entmax15:beta=channel",
+        "blur:taps=5",
+        "blur:of=avg",
+        "aps:taps=3",
+        "aps:of=avg,circular=true",
+    ),
 )
 
 

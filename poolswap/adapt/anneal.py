@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool, SoftPool
+from poolswap.adapt.betas import SOFT
 from poolswap.surgery.plan import Plan
 
 # Nearly max pooling for activations of the order of one: where the runner-up is 0.2 below, it weighs exp(-6.4).
@@ -15,10 +15,10 @@ MAX_BETA = 32.0
 
 
 class Annealing:
-    """Moves beta of every SoftPool of the plan: from MAX_BETA (for max) or 0 (for average pooling) to its own value.
+    """Moves beta of every SoftPool of the plan: from MAX_BETA (for max) or 0 (for average pooling) to its own start.
 
     A stock max layer's beta falls geometrically, an average layer's rises linearly; `fraction` of the training is the
-    way, and nothing is touched after its end. With fraction 0 beta stays where it is.
+    way, and nothing is touched after its end, where a learnt beta goes on by itself. With fraction 0 beta stays.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, fraction: float) -> None:
@@ -27,8 +27,8 @@ class Annealing:
         self.targets: dict[str, tuple[str | None, float]] = {}
         for swap in plan.swaps if fraction else ():
             module = model.get_submodule(swap.site.path)
-            if isinstance(module, SoftPool | AdaptiveSoftPool | GlobalSoftPool):
-                self.targets[swap.site.path] = (swap.site.op, float(swap.options.get("beta", 1.0)))
+            if isinstance(module, SOFT):
+                self.targets[swap.site.path] = (swap.site.op, float(module.start))
 
     def beta(self, path: str, progress: float) -> float:
         """Beta of one layer when `progress` of the training, from 0 to 1, is done."""
@@ -56,27 +56,3 @@ class Annealing:
                 beta = model.get_submodule(path).beta
                 assert isinstance(beta, torch.Tensor)
                 beta.fill_(self.beta(path, progress))
-
-
-@torch.no_grad()
-def learn_betas(model: nn.Module, plan: Plan) -> list[str]:
-    """Make beta of the plan's SoftPools a parameter; returns the paths. The state dict keeps its names."""
-    learnt = []
-    for path in plan.paths:
-        module = model.get_submodule(path)
-        if isinstance(module, SoftPool | AdaptiveSoftPool | GlobalSoftPool):
-            value = module.beta
-            del module.beta
-            module.beta = nn.Parameter(value.clone())
-            learnt.append(path)
-    return learnt
-
-
-def betas_of(model: nn.Module, plan: Plan) -> dict[str, float]:
-    """Beta of each SoftPool of the plan."""
-    modules = {path: model.get_submodule(path) for path in plan.paths}
-    return {
-        p: float(m.beta.detach())
-        for p, m in modules.items()
-        if isinstance(m, SoftPool | AdaptiveSoftPool | GlobalSoftPool)
-    }

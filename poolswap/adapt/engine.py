@@ -57,6 +57,8 @@ def make_accelerator(recipe: Recipe, folder: Path, device: str | None) -> Accele
         )
     if is_sharded(accelerator) and recipe.ema:
         raise InputError("an average of the weights (ema=) does not go with FSDP", "leave out ema=")
+    if is_sharded(accelerator) and recipe.beta_decay:
+        raise InputError("a pull on the betas (beta_decay=) does not go with FSDP", "leave out beta_decay=")
     return accelerator
 
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from timm.utils import ModelEmaV3, random_seed
 from torch import Tensor, nn
 
-from poolswap.adapt.anneal import Annealing, betas_of, learn_betas
+from poolswap.adapt.anneal import Annealing
+from poolswap.adapt.betas import LayerBeta, beta_penalty, layer_betas, mean_beta
 from poolswap.adapt.data import Data, is_iterable
 from poolswap.adapt.engine import BEST, LAST, alone, is_sharded, make_accelerator, prepare_folder, save_weights
 from poolswap.adapt.evaluate import check_classifier, evaluate
@@ -31,7 +32,10 @@ _SEEDS = 2**32  # numpy's generator takes no more
 
 
 class FinetuneResult(BaseModel):
-    """What a training made: its epochs, the best one, two checkpoints. `betas` are SoftPool's at the end, by path."""
+    """What a training made: its epochs, the best one, two checkpoints, and what became of SoftPool's betas.
+
+    Their positions are those of one batch of validation images.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,7 +43,7 @@ class FinetuneResult(BaseModel):
     best: EpochRow
     best_path: Path
     last_path: Path
-    betas: dict[str, float]
+    betas: tuple[LayerBeta, ...]
     updates: int
     seconds: float
 
@@ -83,8 +87,6 @@ def finetune(
     prepare_folder(accelerator, folder, resume=resume, force=force)
 
     resting = freeze(model, recipe.freeze)
-    if recipe.learn_beta:
-        learn_betas(model, plan)
     model.to(accelerator.device)
     annealing = Annealing(model, plan, recipe.anneal)
     copy = deepcopy(model) if sharded or recipe.mixed_precision != "no" else None
@@ -131,7 +133,7 @@ def finetune(
                         f"the loss is {mean} in epoch {epoch + 1}, after {progress.updates} updates",
                         f"lower lr={recipe.lr:g} or set clip_grad=1; earlier epochs are safe in {folder}",
                     )
-                accelerator.backward(loss)
+                accelerator.backward(loss + beta_penalty(inner, recipe.beta_decay) if recipe.beta_decay else loss)
                 if recipe.clip_grad and accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(wrapped.parameters(), recipe.clip_grad)
                 optimizer.step()
@@ -148,14 +150,13 @@ def finetune(
         progress.updates = (epoch + 1) * per_epoch  # a stream may be shorter than it says
         annealing.set([inner, judged], progress.updates / total)
         found = evaluate(judged, val, shift=None, reduce=add_up)
-        betas = betas_of(judged, plan)
         row = EpochRow(
             epoch=epoch + 1,
             lr=optimizer.param_groups[0]["lr"],
             train_loss=progress.loss_sum / per_epoch,
             val_loss=found.loss,
             top1=found.top1,
-            beta=sum(betas.values()) / len(betas) if betas else None,
+            beta=mean_beta(judged, plan),
             seconds=time.perf_counter() - ticking,
         )
         progress.rows.append(row)
@@ -178,7 +179,7 @@ def finetune(
         best=best,
         best_path=folder / BEST,
         last_path=folder / LAST,
-        betas=betas_of(judged, plan),
+        betas=layer_betas(judged, plan, None if sharded else next(iter(val))[0]),
         updates=progress.updates,
         seconds=time.perf_counter() - began,
     )

@@ -13,10 +13,10 @@ class Recipe(Settings):
     """The settings of `finetune`. Together with the model and the data they determine the result.
 
     `batch_size` is images per update, over all processes and accumulated steps. `opt` and `sched` are timm's names.
-    `anneal` is the share of the training in which SoftPool's beta moves from the stock layer to the plan's;
-    `learn_beta` trains beta. `freeze` are globs over parameter names. `ema` is the decay of an average of the weights
-    (0: none), which is then what is evaluated and saved. `state_every` also keeps the training state every N updates,
-    not only after each epoch.
+    `anneal` is the share of the training in which SoftPool's beta moves from the stock layer to its own start;
+    `beta_decay` pulls learnt betas back to theirs (see `adapt.betas.beta_penalty`). `freeze` are globs over parameter
+    names. `ema` is the decay of an average of the weights (0: none), which is then what is evaluated and saved.
+    `state_every` also keeps the training state every N updates, not only after each epoch.
     """
 
     noun: ClassVar[str] = "recipe"
@@ -40,7 +40,7 @@ class Recipe(Settings):
     ema: float = Field(default=0.0, ge=0, lt=1)
     freeze: tuple[str, ...] = ()
     anneal: float = Field(default=0.0, ge=0, le=1)
-    learn_beta: bool = False
+    beta_decay: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     grad_accumulation: int = Field(default=1, ge=1)

@@ -12,7 +12,7 @@ import typer
 from poolswap.cli.following import following
 from poolswap.cli.options import DataOption, ForceOption, Model, ModelArgument, SeedOption, Source
 from poolswap.cli.output import Output
-from poolswap.cli.training import epoch_lines, recipe_of
+from poolswap.cli.training import beta_row, epoch_lines, recipe_of
 
 EXAMPLES = (
     "poolswap finetune soft.safetensors --data photos/ --epochs 2 --anneal 0.5",
@@ -41,7 +41,6 @@ class Training:
         float | None,
         typer.Option(help="Share of the training in which beta moves from the stock layer's.", show_default="0"),
     ] = None
-    learn_beta: Annotated[bool | None, typer.Option("--learn-beta", help="Train beta too.")] = None
     freeze: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Parameters to leave alone.")] = None
     ema: Annotated[
         float | None, typer.Option(help="Decay of an average of the weights, which is kept.", show_default="0")
@@ -88,6 +87,7 @@ def finetune(
     """
     from poolswap.adapt import check_folder, finetune
     from poolswap.adapt import from_scratch as renew
+    from poolswap.adapt.betas import draw_betas
     from poolswap.adapt.curve import draw_curve
     from poolswap.errors import InputError, MissingExtraError
     from poolswap.models.load import parse_model_args
@@ -121,10 +121,13 @@ def finetune(
         )
     if not first:
         return
+    learnt = [layer for layer in result.betas if layer.learnt]
     try:
         draw_curve(result.rows, folder / "curve.png", title=f"{spec.reference} on {images.name}")
+        if learnt:
+            draw_betas(result.betas, folder / "betas.png", title=f"{spec.reference} on {images.name}")
     except MissingExtraError as error:
-        output.note(f"no curve.png: {error.message}; {error.hint}")
+        output.note(f"no picture: {error.message}; {error.hint}")
     output.document(
         {"model": spec, "data": images.name, "replaced": plan.paths, "recipe": settings, **result.model_dump()}
     )
@@ -133,6 +136,10 @@ def finetune(
         ["epoch", "lr", "training loss", "validation loss", "top-1", "mean beta", "seconds"],
         [[r.epoch, r.lr, r.train_loss, r.val_loss, r.top1, r.beta, r.seconds] for r in result.rows],
     )
+    if learnt:
+        columns = ["layer", "was", "start", "lowest beta", "mean", "highest", "position (0 average, 1 max)"]
+        output.table(None, columns, [beta_row(layer) for layer in learnt])
+        output.note(f"drawn in {folder / 'betas.png'}")
     output.note(f"best top-1 {result.best.top1:.2f}% in epoch {result.best.epoch}: {result.best_path}")
     last = str(result.last_path)
     output.hint(following("evaluate", last, "--data", data) if plan.swaps else following("convert", last))

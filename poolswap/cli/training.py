@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from poolswap.adapt import EpochRow, Evaluation, Recipe
+    from poolswap.adapt.betas import LayerBeta
     from poolswap.cli.output import Output
 
 EVALUATION_COLUMNS = ["top-1", "top-5", "loss", "shift consistency", "calibration error", "images/s"]
@@ -40,3 +41,11 @@ def epoch_lines(output: Output, recipe: Recipe) -> Callable[[EpochRow], None]:
         )
 
     return show
+
+
+def beta_row(layer: LayerBeta) -> list[object]:
+    """What one layer learnt, over its channels."""
+    places = [place for place in layer.position if place is not None]
+    mean = sum(layer.beta) / len(layer.beta)
+    place = sum(places) / len(places) if places else None
+    return [layer.path, layer.op, layer.start, min(layer.beta), mean, max(layer.beta), place]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
-from poolswap.nn.windows import PlainPool, binomial, dense_max, low_pass
+from poolswap.nn.windows import PlainPool, binomial, dense_pool, low_pass
 
 
 class BlurPool(PlainPool):
@@ -44,5 +44,5 @@ class BlurPool(PlainPool):
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the low-passed map at every stride."""
-        dense = x if self.of == "avg" else dense_max(x, self.geometry)
+        dense = x if self.of == "avg" else dense_pool(x, self.geometry, "max")
         return low_pass(dense, self.kernel, self.filter)

@@ -16,21 +16,22 @@ from torchvision.ops import MultiScaleRoIAlign, RoIAlign, RoIPool, roi_align
 from poolswap.functional import soft_pool2d
 from poolswap.geometry import Size, to_tuple
 from poolswap.nn.base import Pool
-from poolswap.nn.soft import beta_repr, hold_beta
+from poolswap.nn.beta import Beta, beta_repr, hold_beta
+from poolswap.nn.site import HeadSite
 
 Boxes = Tensor | Sequence[Tensor]
 
 
 class _SoftRoI(Pool):
-    """What the three have in common: `beta`, a buffer or a parameter, 1 by default."""
+    """What the three have in common: `beta`, as SoftPool has it."""
 
     beta: Tensor
 
-    def __init__(self, output_size: Size, beta: float, learn_beta: bool) -> None:
+    def __init__(self, output_size: Size, beta: Beta, start: float | None, channels: int | None) -> None:
         super().__init__()
         height, width = to_tuple(output_size, 2, "output_size")
         self.output_size = (height, width)
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, HeadSite(channels=channels), beta, start)
 
     def extra_repr(self) -> str:
         """Output size and beta."""
@@ -47,10 +48,11 @@ class SoftRoIAlign(_SoftRoI):
         sampling_ratio: int,
         aligned: bool = False,
         *,
-        beta: float = 1.0,
-        learn_beta: bool = False,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
     ) -> None:
-        super().__init__(output_size, beta, learn_beta)
+        super().__init__(output_size, beta, start, channels)
         self.spatial_scale = spatial_scale
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
@@ -92,8 +94,16 @@ class SoftRoIPool(_SoftRoI):
     Runs one box after another. A bin outside of the map is 0.
     """
 
-    def __init__(self, output_size: Size, spatial_scale: float, *, beta: float = 1.0, learn_beta: bool = False) -> None:
-        super().__init__(output_size, beta, learn_beta)
+    def __init__(
+        self,
+        output_size: Size,
+        spatial_scale: float,
+        *,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
+    ) -> None:
+        super().__init__(output_size, beta, start, channels)
         self.spatial_scale = spatial_scale
 
     def forward(self, input: Tensor, rois: Boxes) -> Tensor:
@@ -129,10 +139,11 @@ class SoftMultiScaleRoIAlign(_SoftRoI):
         *,
         canonical_scale: int = 224,
         canonical_level: int = 4,
-        beta: float = 1.0,
-        learn_beta: bool = False,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
     ) -> None:
-        super().__init__(output_size, beta, learn_beta)
+        super().__init__(output_size, beta, start, channels)
         if sampling_ratio < 1:
             raise ValueError(f"sampling_ratio must be positive, not {sampling_ratio}")
         self.sampling_ratio = sampling_ratio
@@ -159,12 +170,14 @@ class SoftMultiScaleRoIAlign(_SoftRoI):
         )
 
 
-def soft_roi(module: nn.Module, *, beta: float = 1.0, learn_beta: bool = False) -> nn.Module:
-    """The soft module in the place of a RoIPool, RoIAlign or MultiScaleRoIAlign of torchvision.
+def soft_roi(
+    module: nn.Module, *, beta: Beta = 1.0, start: float | None = None, channels: int | None = None
+) -> nn.Module:
+    """The soft module in the place of a RoIPool, RoIAlign or MultiScaleRoIAlign of torchvision; beta as in SoftPool.
 
     Raises TypeError for any other module, ValueError for a MultiScaleRoIAlign without a fixed sampling ratio.
     """
-    options: dict[str, Any] = {"beta": beta, "learn_beta": learn_beta}
+    options: dict[str, Any] = {"beta": beta, "start": start, "channels": channels}
     new: nn.Module
     if isinstance(module, RoIPool):
         new = SoftRoIPool(module.output_size, module.spatial_scale, **options)

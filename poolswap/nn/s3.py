@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
-from poolswap.nn.windows import PlainPool, dense_max, window_mean
+from poolswap.nn.windows import PlainPool, dense_pool, window_mean
 
 
 class S3Pool(PlainPool):
@@ -35,7 +35,7 @@ class S3Pool(PlainPool):
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> a drawn subset, or block means, of the dense maximum."""
-        dense, stride = dense_max(x, self.geometry), self.geometry.stride
+        dense, stride = dense_pool(x, self.geometry, "max"), self.geometry.stride
         if not self.training:
             return window_mean(dense, Geometry.make(self.geometry.dims, stride, stride, ceil_mode=True))
         for axis, (grid, s) in enumerate(zip(self.grid, stride, strict=True), start=2):

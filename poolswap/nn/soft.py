@@ -1,8 +1,8 @@
 """SoftPool modules: over windows, over an adaptive grid, over the whole map.
 
 Stergiou, Poppe, Kalliatakis, "Refining activation downsampling with SoftPool", ICCV 2021. `beta`, the inverse
-temperature of the softmax, is a persistent buffer: it puts the module's name into the state_dict, so a converted
-checkpoint cannot load silently into the stock architecture.
+temperature of the softmax, is a number, or it is learnt: "learn" is one for the layer, "channel" one for each of the
+`channels`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from poolswap.functional import adaptive_soft_pool, global_soft_pool, soft_pool_windows
 from poolswap.geometry import Geometry, Size
 from poolswap.nn.base import Pool, WindowPool
+from poolswap.nn.beta import Beta, beta_repr, hold_beta, learnt_start
 from poolswap.nn.site import HeadSite, WindowSite
 
 
 class SoftPool(WindowPool):
     """y = sum_i softmax(beta x)_i x_i.
 
-    See `poolswap.functional.soft_pool2d`. `beta` is a scalar: a buffer, or with `learn_beta` a parameter. 1 is the
-    paper.
+    See `poolswap.functional.soft_pool2d`. `beta`: 1 is the paper, 0 average pooling without padding, a large one max
+    pooling; "learn" and "channel" learn one for the layer and one a channel, from `start`.
     """
 
     paper = "Stergiou et al., ICCV 2021; em: Stergiou and Poppe, 2021"
 
     beta: Tensor
 
-    def __init__(self, site: WindowSite, *, beta: float = 1.0, learn_beta: bool = False) -> None:
+    def __init__(self, site: WindowSite, *, beta: Beta = 1.0, start: float | None = None) -> None:
         super().__init__(site)
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, site, beta, start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) or (C, *spatial), floating point -> pooled, in x's dtype and memory format."""
@@ -57,11 +57,12 @@ class _SoftPoolNd(SoftPool):
         ceil_mode: bool = False,
         *,
         same: bool = False,
-        beta: float = 1.0,
-        learn_beta: bool = False,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
     ) -> None:
         geometry = Geometry.make(self.dims, kernel_size, stride, padding, dilation, ceil_mode, same)
-        super().__init__(WindowSite(geometry), beta=beta, learn_beta=learn_beta)
+        super().__init__(WindowSite(geometry, channels=channels), beta=beta, start=start)
 
 
 class SoftPool1d(_SoftPoolNd):
@@ -87,10 +88,17 @@ class AdaptiveSoftPool(Pool):
 
     beta: Tensor
 
-    def __init__(self, output_size: Sequence[int | None], *, beta: float = 1.0, learn_beta: bool = False) -> None:
+    def __init__(
+        self,
+        output_size: Sequence[int | None],
+        *,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         self.output_size = tuple(output_size)
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, HeadSite(channels=channels), beta, start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) or (C, *spatial) -> (..., *output_size)."""
@@ -107,12 +115,18 @@ class GlobalSoftPool(Pool):
     beta: Tensor
 
     def __init__(
-        self, axes: Sequence[int], keepdim: bool = False, *, beta: float = 1.0, learn_beta: bool = False
+        self,
+        axes: Sequence[int],
+        keepdim: bool = False,
+        *,
+        beta: Beta = 1.0,
+        start: float | None = None,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
         self.axes = tuple(axes)
         self.keepdim = keepdim
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, HeadSite(channels=channels), beta, start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape -> x without `axes`, or with size 1 there if `keepdim`."""
@@ -123,24 +137,10 @@ class GlobalSoftPool(Pool):
         return f"axes={self.axes}, {beta_repr(self)}"
 
 
-def soft_head(site: HeadSite, *, beta: float = 1.0, learn_beta: bool = False) -> AdaptiveSoftPool | GlobalSoftPool:
+def soft_head(site: HeadSite, *, beta: Beta = 1.0, start: float | None = None) -> AdaptiveSoftPool | GlobalSoftPool:
     """SoftPool in the place of a head's pooling, over its whole map or its grid."""
+    if isinstance(beta, str) and start is None:
+        start = learnt_start(site)
     if site.output_size is not None:
-        return AdaptiveSoftPool(site.output_size, beta=beta, learn_beta=learn_beta)
-    return GlobalSoftPool(site.axes, site.keepdim, beta=beta, learn_beta=learn_beta)
-
-
-def hold_beta(module: nn.Module, beta: float, learn: bool) -> None:
-    """Give a module its `beta`: a persistent buffer, or a parameter."""
-    value = torch.tensor(float(beta))
-    if learn:
-        module.beta = nn.Parameter(value)
-    else:
-        module.register_buffer("beta", value)
-
-
-def beta_repr(module: nn.Module) -> str:
-    """beta as a module's repr shows it."""
-    beta = module.beta
-    assert isinstance(beta, Tensor)
-    return "beta" if beta.is_meta else f"beta={beta.item():g}"
+        return AdaptiveSoftPool(site.output_size, beta=beta, start=start, channels=site.channels)
+    return GlobalSoftPool(site.axes, site.keepdim, beta=beta, start=start, channels=site.channels)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from poolswap.nn.beta import Beta, beta_repr, hold_beta
 from poolswap.nn.head import HeadPool
 from poolswap.nn.site import HeadSite, WindowSite
-from poolswap.nn.soft import beta_repr, hold_beta
 from poolswap.nn.windows import PlainPool, real_elements, windows_of
 
 
@@ -58,9 +58,9 @@ class SparsemaxPool(PlainPool):
     paper = "Martins and Astudillo, ICML 2016"
     beta: Tensor
 
-    def __init__(self, site: WindowSite, *, beta: float = 1.0, learn_beta: bool = False) -> None:
+    def __init__(self, site: WindowSite, *, beta: Beta = 1.0, start: float | None = None) -> None:
         super().__init__(site)
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, site, beta, start)
 
     @staticmethod
     def weights(z: Tensor) -> Tensor:
@@ -70,7 +70,9 @@ class SparsemaxPool(PlainPool):
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the weighted mean of each window."""
         real = real_elements(x, self.geometry)
-        return sparse_pool(windows_of(x, self.geometry), self.beta.to(x.dtype), self.weights, real)
+        beta = self.beta.to(x.dtype)
+        beta = beta.reshape(*beta.shape, *(1,) * self.geometry.dims)
+        return sparse_pool(windows_of(x, self.geometry), beta, self.weights, real)
 
     def extra_repr(self) -> str:
         """Geometry and beta."""
@@ -100,9 +102,9 @@ class SparsemaxHead(HeadPool):
     paper = SparsemaxPool.paper
     beta: Tensor
 
-    def __init__(self, site: HeadSite, *, beta: float = 1.0, learn_beta: bool = False) -> None:
+    def __init__(self, site: HeadSite, *, beta: Beta = 1.0, start: float | None = None) -> None:
         super().__init__(site)
-        hold_beta(self, beta, learn_beta)
+        self.start = hold_beta(self, site, beta, start)
 
     @staticmethod
     def weights(z: Tensor) -> Tensor:

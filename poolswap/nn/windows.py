@@ -6,8 +6,10 @@ real element, which only padding together with dilation can make, has mean 0 and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from math import inf
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -51,11 +53,25 @@ def window_max(x: Tensor, geometry: Geometry) -> Tensor:
     return _MAX[geometry.dims](x, geometry.kernel_size, geometry.stride, padding, geometry.dilation, ceil_mode)
 
 
-def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
-    """The maximum of the window at every element: the map that max pooling takes every stride-th element of.
+def dense_pool(x: Tensor, geometry: Geometry, op: Literal["max", "avg"], *, circular: bool = False) -> Tensor:
+    """The window's maximum or mean at every element: the map that pooling takes every stride-th element of.
 
-    Element o * stride of a dimension is window o's maximum; what follows the last one is less than a stride long.
+    Element o * stride of a dimension is window o's; what follows the last one is less than a stride long. With
+    `circular` the windows go around x instead of ending at its border, and the map is as large as x.
     """
+    steps = Geometry.make(geometry.dims, geometry.kernel_size, 1, 0, geometry.dilation)
+    if circular:
+        before = geometry.place(x.shape[2:])[0]
+        x = wrapped(x, before, [n + extent - 1 for n, extent in zip(x.shape[2:], geometry.extent, strict=True)])
+        return window_max(x, steps) if op == "max" else window_mean(x, steps)
+    sides = _dense_sides(x, geometry)
+    if op == "max":
+        return window_max(_pad(x, sides, -inf), steps)
+    shares = window_mean(_pad(x.new_ones(1, 1, *x.shape[2:]), sides, 0.0), steps)
+    return window_mean(_pad(x, sides, 0.0), steps) / shares.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _dense_sides(x: Tensor, geometry: Geometry) -> list[tuple[int, int]]:
     leading, sizes = geometry.place(x.shape[2:])
     axes = zip(x.shape[2:], sizes, leading, geometry.extent, geometry.stride, geometry.padding, strict=True)
     sides = []
@@ -64,7 +80,14 @@ def dense_max(x: Tensor, geometry: Geometry) -> Tensor:
         if geometry.ceil_mode or geometry.same:  # which is longer is a fact of most layers, of whatever size a trace is
             length = last if s + p <= extent else max(length, last)
         sides.append((before, length - 1 + extent - n - before))
-    return _MAX[geometry.dims](_pad(x, sides, -inf), geometry.kernel_size, 1, 0, geometry.dilation)
+    return sides
+
+
+def wrapped(x: Tensor, before: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """`lengths` elements of each spatial dimension of x (N, C, *spatial), from `before` its first, around its end."""
+    for axis, (start, length) in enumerate(zip(before, lengths, strict=True), start=2):
+        x = x.index_select(axis, (torch.arange(length, device=x.device) - start) % x.shape[axis])
+    return x
 
 
 def window_mean(x: Tensor, geometry: Geometry) -> Tensor:

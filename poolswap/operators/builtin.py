@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from poolswap.nn.ada import AdaPool, EDSCWPool
+from poolswap.nn.aps import APSPool
 from poolswap.nn.blur import BlurPool
 from poolswap.nn.dpp import DPPool
 from poolswap.nn.gated import GatedPool
@@ -41,6 +42,7 @@ _ALL = (
     Operator("edscw", EDSCWPool),
     Operator("ada", AdaPool),
     Operator("blur", BlurPool),
+    Operator("aps", APSPool),
     Operator("spp", head=SpatialPyramidPool),
 )
 OPERATORS: Mapping[str, Operator] = MappingProxyType({operator.name: operator for operator in _ALL})

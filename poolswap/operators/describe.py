@@ -32,7 +32,8 @@ def _default(parameter: Parameter) -> str:
     default = parameter.default
     if default in (parameter.empty, None):
         return _type(parameter.annotation)
-    return "+".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    words = [_type(one) for one in get_args(parameter.annotation) if get_origin(one) is Literal]
+    return "|".join(["+".join(map(str, default)) if isinstance(default, tuple) else str(default).lower(), *words])
 
 
 def _type(annotation: Any) -> str:

@@ -65,8 +65,9 @@ class Operator:
                 items = value.split("+") if isinstance(value, str) and get_origin(wanted) is tuple else value
                 checked[name] = TypeAdapter(wanted).validate_python(items)
             except ValidationError as error:
+                wrong = "; or ".join(in_words(one["msg"]) for one in error.errors())
                 raise InputError(
-                    f"option {name}={value} of operator {self.name!r}: {in_words(error.errors()[0]['msg'])}",
+                    f"option {name}={value} of operator {self.name!r}: {wrong}",
                     f"{self.name}:{name}={self.options[name].default}",
                 ) from None
         return checked

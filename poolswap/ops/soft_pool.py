@@ -54,7 +54,8 @@ def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 def observed_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """`soft_pool` for a caller who knows that not `is_eager(x)`: what each onlooker can make something of."""
-    check_beta(beta, x.shape, windows)
+    if not is_traced():  # there every size is a tensor
+        check_beta(beta, x.shape, windows)
     if not torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:  # the formula has forward derivatives and batching rules of any order
             return reference.forward(x, beta, windows)

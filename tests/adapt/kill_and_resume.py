@@ -22,7 +22,7 @@ RECIPE = Recipe(
     batch_size=32,
     lr=2e-3,
     anneal=0.4,
-    learn_beta=True,
+    beta_decay=0.1,
     ema=0.9,
     mixup=0.2,
     state_every=2,
@@ -33,7 +33,7 @@ RECIPE = Recipe(
 
 def train(folder, kill):
     model, spec = load_model("test_resnet", num_classes=10, input_size=(3, 16, 16), model_args={"drop_rate": 0.2})
-    plan = make_plan(find_pools(model, spec.input_size), "all", input_size=spec.input_size)
+    plan = make_plan(find_pools(model, spec.input_size), "all", "soft:beta=learn", input_size=spec.input_size)
     swap_pools(model, plan)
     whole = load_data("digits", input_size=spec.input_size)
     data = Data(Subset(whole.train, range(160)), Subset(whole.val, range(60)), 10, "digits")

@@ -9,12 +9,12 @@ from poolswap.adapt import Data, load_data
 SIZE = (3, 16, 16)
 
 
-def net(swap=True, size=SIZE, **arguments):
-    """(model, spec, plan) of timm's test_resnet, at 16x16 unless told."""
+def net(swap=True, size=SIZE, to="soft", **arguments):
+    """(model, spec, plan) of timm's test_resnet, at 16x16 unless told, with `to` for its windows."""
     model, spec = load_model("test_resnet", num_classes=10, input_size=size, **arguments)
     plan = None
     if swap:
-        plan = make_plan(find_pools(model, size), "all", model=spec.reference, input_size=size)
+        plan = make_plan(find_pools(model, size), "all", to, model=spec.reference, input_size=size)
         swap_pools(model, plan)
     return model, spec, plan
 

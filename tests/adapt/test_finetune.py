@@ -17,8 +17,8 @@ from poolswap.files import PARTIAL, hold
 FAST = {"epochs": 2, "batch_size": 32, "lr": 2e-3}
 
 
-def train(tmp_path, recipe, swap=True, size=SIZE, **options):
-    model, spec, plan = net(swap, size)
+def train(tmp_path, recipe, swap=True, size=SIZE, to="soft", **options):
+    model, spec, plan = net(swap, size, to)
     result = finetune(model, digits(size=size), recipe, tmp_path / "out", spec=spec, plan=plan, device="cpu", **options)
     return model, result
 
@@ -59,7 +59,7 @@ def test_what_a_killed_training_left_is_swept(tmp_path):
 
 def test_the_control_is_trained_and_saved_the_same_way(tmp_path):
     """No plan: the stock model, the same recipe, whatever it says of beta."""
-    _, result = train(tmp_path, Recipe(**FAST, anneal=0.5, learn_beta=True), swap=False)
+    _, result = train(tmp_path, Recipe(**FAST, anneal=0.5, beta_decay=0.1), swap=False)
     assert verify_checkpoint(result.last_path).ok
     assert load_checkpoint(result.last_path)[1].plan.swaps == ()
     assert result.rows[-1].beta is None
@@ -82,17 +82,19 @@ def test_everything_of_a_recipe_at_once(tmp_path, precision):
         cutmix=0.5,
         ema=0.9,
         freeze=("conv1.*",),
-        learn_beta=True,
+        beta_decay=0.1,
         grad_accumulation=2,
         clip_grad=1.0,
         mixed_precision=precision,
     )
     before = dict(net()[0].named_parameters())
-    model, result = train(tmp_path, recipe, size=size)
+    model, result = train(tmp_path, recipe, size=size, to="soft:beta=learn")
     assert verify_checkpoint(result.last_path).ok
     assert torch.equal(model.conv1[0].weight, before["conv1.0.weight"])
     assert not torch.equal(model.fc.weight, before["fc.weight"])
-    assert any(beta != 1 for beta in result.betas.values())
+    assert all(layer.learnt for layer in result.betas)
+    assert any(layer.beta != (layer.start,) for layer in result.betas)
+    assert all(len(layer.position) > 1 for layer in result.betas)
 
 
 def test_accumulating_gradients_changes_little(tmp_path):
@@ -170,7 +172,10 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
     assert code == 0
     assert "epoch 2/2" in said.err
     assert (tmp_path / "finetuned/epochs.json").exists()
-    assert run("convert", "finetuned/last.safetensors", "--output", "soft.safetensors")[0] == 0
+    assert (
+        run("convert", "finetuned/last.safetensors", "--to", "soft:beta=channel", "--output", "soft.safetensors")[0]
+        == 0
+    )
     code, said = run("recalibrate", "soft.safetensors", *data, "--batches", "5", "--json")
     assert code == 0
     found = json.loads(said.out)
@@ -180,6 +185,8 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
     assert code == 0
     result = json.loads(said.out)
     assert result["recipe"]["smoothing"] == 0.1
+    assert all(len(layer["beta"]) == len(layer["position"]) for layer in result["betas"])
+    assert (tmp_path / "ft/betas.png").read_bytes().startswith(b"\x89PNG")
     assert said.err == ""
     code, said = run("evaluate", result["last_path"], *data, "--json", "--min-top1", "101")
     assert code == 1

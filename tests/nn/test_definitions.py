@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from poolswap.errors import InputError
 from poolswap.geometry import Geometry
-from poolswap.nn.windows import dense_max
+from poolswap.nn.windows import dense_pool
 
 
 def make(text: str, geometry: Geometry = STEM, channels: int = 2, start: str | None = None) -> nn.Module:
@@ -338,13 +338,15 @@ def test_blur_is_the_dense_maximum_under_a_binomial_filter():
 
 @settings(max_examples=20)
 @given(st.data())
-def test_the_dense_maximum_holds_max_pooling_at_every_stride(data):
-    """In every geometry: what blur filters and s3 draws from."""
+def test_the_dense_map_holds_every_window_at_its_stride(data):
+    """In every geometry: what blur filters, and s3 and aps choose from."""
     geometry, size = data.draw(geometries(data.draw(st.integers(1, 3))))
     x = distinct(1, 2, *size)
-    dense, expected = dense_max(x, geometry), make("max", geometry)(x)
-    assert torch.equal(dense[(..., *(slice(None, None, s) for s in geometry.stride))], expected)
+    every = (..., *(slice(None, None, s) for s in geometry.stride))
+    expected = make("max", geometry)(x)
+    assert torch.equal(dense_pool(x, geometry, "max")[every], expected)
     assert torch.equal(make("blur:taps=1", geometry)(x), expected)
+    torch.testing.assert_close(dense_pool(x, geometry, "avg")[every], make("avg", geometry)(x))
 
 
 @pytest.mark.parametrize(("taps", "row"), [(1, [1]), (5, [1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16])])

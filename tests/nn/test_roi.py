@@ -50,7 +50,7 @@ def test_pool_with_beta_0_averages_the_elements_of_each_bin():
     torch.testing.assert_close(SoftRoIPool(4, 0.25, beta=0.0)(x, inside), expected)
 
 
-@pytest.mark.parametrize("module", [SoftRoIAlign(2, 0.25, 2, learn_beta=True), SoftRoIPool(2, 0.25, learn_beta=True)])
+@pytest.mark.parametrize("module", [SoftRoIAlign(2, 0.25, 2, beta="learn"), SoftRoIPool(2, 0.25, beta="learn")])
 def test_the_gradient_is_exact(module):
     module = module.double()
     x = maps(dtype=torch.float64)[:, :1, :6, :6].clone().requires_grad_()

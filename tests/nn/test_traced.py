@@ -24,7 +24,7 @@ from poolswap.surgery.swap import swap_pools
 
 HEADS = {
     **{f"{name} head": (name, HeadSite(channels=3)) for name, op in OPERATORS.items() if op.head},
-    "soft head, keepdim": ("soft:learn_beta=true", HeadSite(keepdim=True)),
+    "soft head, keepdim": ("soft:beta=learn", HeadSite(keepdim=True)),
     "soft head, grid of 1": ("soft", HeadSite(output_size=(1, 1))),
     "soft head, grid of 4x3": ("soft", HeadSite(output_size=(4, 3))),
 }

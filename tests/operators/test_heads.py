@@ -18,7 +18,13 @@ from poolswap.surgery.swap import restore, swap_pools
 SIZE = (3, 64, 64)
 HEADS = [
     *(name for name, operator in OPERATORS.items() if operator.head),
-    *("soft:beta=3,learn_beta=true", "gem:p=2,per_channel=true", "lse:learn=true"),
+    *(
+        "soft:beta=learn,start=3",
+        "soft:beta=channel",
+        "sparsemax:beta=channel",
+        "gem:p=2,per_channel=true",
+        "lse:learn=true",
+    ),
 ]
 DEFINITIONS = {
     "soft": lambda x: ((x.softmax(-1)) * x).sum(-1),

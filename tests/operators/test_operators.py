@@ -217,13 +217,13 @@ def test_what_follows_may_write_over_its_output(name, write):
         assert x.grad is not None
 
 
-@pytest.mark.parametrize("learn_beta", [False, True])
+@pytest.mark.parametrize("beta", [1.0, "learn"])
 @pytest.mark.parametrize("write", [torch.relu_, lambda y: y.add_(1)])
-def test_what_follows_a_head_may_write_over_its_output(learn_beta, write):
+def test_what_follows_a_head_may_write_over_its_output(beta, write):
     x = torch.randn(2, 3, 6, 7, requires_grad=True)
-    for pool in (AdaptiveSoftPool((1, 1), learn_beta=learn_beta), AdaptiveSoftPool((4, 3), learn_beta=learn_beta)):
+    for pool in (AdaptiveSoftPool((1, 1), beta=beta), AdaptiveSoftPool((4, 3), beta=beta)):
         write(pool(x)).sum().backward()
-    for pool in (GlobalSoftPool((2, 3), learn_beta=learn_beta), SpatialPyramidPool(HeadSite())):
+    for pool in (GlobalSoftPool((2, 3), beta=beta), SpatialPyramidPool(HeadSite())):
         write(pool(x)).sum().backward()
 
 

@@ -93,7 +93,7 @@ def test_a_gradient_for_every_beta() -> None:
 
 
 def test_a_module_with_a_beta_to_learn() -> None:
-    module, (xs, _) = SoftPool2d(2, learn_beta=True).double(), sample(3, 1)
+    module, (xs, _) = SoftPool2d(2, beta="learn").double(), sample(3, 1)
     weights = dict(module.named_parameters())
 
     def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def test_a_new_parameter_is_trained_in_the_group_beside_it():
     model = net()
     groups = [{"params": model[1:].parameters(), "lr": 0.1}, {"params": model[0].parameters(), "lr": 0.5}]
     optimizer = torch.optim.SGD(groups)
-    swap_pools(model, plan(model, to="soft:learn_beta=true"), optimizers=[optimizer])
+    swap_pools(model, plan(model, to="soft:beta=learn"), optimizers=[optimizer])
     beta = model[0][1].beta
     assert [any(p is beta for p in group["params"]) for group in optimizer.param_groups] == [False, True]
     model(torch.randn(2, *SIZE)).sum().backward()
@@ -36,7 +36,7 @@ def test_a_new_parameter_is_trained_in_the_group_beside_it():
 def test_only_the_optimizer_of_its_neighbours_takes_it():
     model = net()
     body, head = torch.optim.SGD(model[0].parameters(), 0.1), torch.optim.Adam(model[4].parameters())
-    swap_pools(model, plan(model, to="soft:learn_beta=true"), optimizers=[body, head])
+    swap_pools(model, plan(model, to="soft:beta=learn"), optimizers=[body, head])
     assert [len(o.param_groups[0]["params"]) for o in (body, head)] == [3, 2]
 
 
