@@ -13,7 +13,7 @@ from poolswap.checkpoint import load_checkpoint
 from poolswap.errors import InputError
 from poolswap.manifest import is_checkpoint
 from poolswap.models.load import ModelSpec, create_model
-from poolswap.models.package import FOLDER, folder_of
+from poolswap.models.package import FOLDER, HUB, folder_of, hub_checkpoint
 
 
 def load_model(
@@ -57,7 +57,12 @@ def load_model(
 
 
 def checkpoint_of(reference: str | Path) -> Path | None:
-    """The poolswap checkpoint that a reference names, by its path or by the folder of its export; None for a name."""
+    """The poolswap checkpoint that a reference names; None for a name of a model.
+
+    A path, the folder of its export, or hf-hub:ORG/NAME where that was uploaded to, which asks the Hub.
+    """
+    if str(reference).startswith(HUB):
+        return hub_checkpoint(str(reference))
     folder = folder_of(reference)
     if folder is not None:
         own = folder / "model.safetensors"

@@ -161,7 +161,7 @@ def finetune(
         )
         progress.rows.append(row)
         progress.loss_sum = 0.0
-        written: dict[str, Any] = {**recipe.model_dump(mode="json"), "data": data.name}
+        written: dict[str, Any] = {**recipe.model_dump(mode="json"), "data": data.name, "top1": found.top1}
         source = wrapped if sharded else judged  # a forward of the wrapper would wait for the other processes
         save_weights(accelerator, source, copy, folder, spec=spec, plan=plan, recipe=written, progress=progress)
         save_state(accelerator, folder, progress, ema)

@@ -89,7 +89,8 @@ def recover(
             advance=recovery.advance,
         )
     model.cpu().eval()
-    said = {**recipe.model_dump(mode="json"), "data": data.name, "recalibrated": recovery.recalibrate}
+    top1 = training.rows[-1].top1 if training else (recalibrated or swapped).top1
+    said = {**recipe.model_dump(mode="json"), "data": data.name, "recalibrated": recovery.recalibrate, "top1": top1}
     return Recovered(swapped=swapped, recalibrated=recalibrated, layers=layers, training=training, recipe=said)
 
 

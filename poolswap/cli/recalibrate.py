@@ -65,7 +65,8 @@ def recalibrate(
         )
     with output.progress("evaluating", len(val)) as advance:
         after = evaluate(net, val, device=place, advance=advance)
-    recipe = {"recalibrated": {"data": images.name, "batches": batches, "batch_size": batch_size, "seed": seed}}
+    how = {"batches": batches, "batch_size": batch_size, "seed": seed}
+    recipe = {"recalibrated": {"data": images.name, **how}, "data": images.name, "top1": after.top1}
     save_checkpoint(net.cpu(), target, spec=spec, plan=plan, recipe=recipe, force=force)
     output.document({"checkpoint": target, "layers": layers, "before": before, "after": after})
     rows = [["before", *evaluation_row(before)], ["after", *evaluation_row(after)]]

@@ -1,7 +1,8 @@
-"""A folder in the Hugging Face layout: timm's config.json, the checkpoint as model.safetensors, a model card."""
+"""A folder in the Hugging Face layout: a config.json, the checkpoint as model.safetensors, a model card."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from timm.models import save_for_hf
@@ -9,11 +10,15 @@ from torch import Tensor
 
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError
+from poolswap.export.card import card
 from poolswap.export.job import Arguments, Job, Runner
 from poolswap.inputs import outputs_of
 from poolswap.load import load_model
+from poolswap.models.package import CONFIG_KEY
+from poolswap.versions import own_version
 
 WEIGHTS = "model.safetensors"
+_OF_WEIGHTS = {"tag", "license", "origin_url", "paper_ids", "paper_name", "url", "hf_hub_id", "notes"}
 
 
 def write(job: Job, path: Path) -> None:
@@ -26,42 +31,20 @@ def write(job: Job, path: Path) -> None:
     save_checkpoint(
         job.model, path / WEIGHTS, spec=spec, plan=job.manifest.plan, recipe=job.manifest.recipe, force=True
     )
+    _claim(path / "config.json", pretrained=spec.weights.kind == "pretrained")
     (path / "README.md").write_text(card(job), encoding="utf-8")
 
 
-def card(job: Job) -> str:
-    """The model card: what was swapped, where the weights are from, how to load it."""
-    spec, plan = job.manifest.model, job.manifest.plan
-    rows = [
-        f"| `{s.site.path}` | {s.site.op} {s.geometry or s.site.geometry or s.site.scope} | {s.to} |"
-        for s in plan.swaps
-    ]
-    return "\n".join(
-        [
-            "---",
-            "library_name: timm",
-            "tags: [image-classification, timm, poolswap]",
-            "---",
-            f"# {spec.name} with other pooling",
-            "",
-            f"timm's `{spec.name}` after `poolswap` replaced {len(plan.paths)} pooling layers. "
-            f"Weights: {spec.weights}. Input size: {'x'.join(map(str, spec.input_size))}.",
-            "",
-            "| path | was | is |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "It is not the stock architecture, and `timm.create_model` refuses these weights rather than load them into"
-            " it. Load it with:",
-            "",
-            "```python",
-            "import poolswap",
-            "",
-            f'model, spec = poolswap.load_model("{WEIGHTS}")',
-            "```",
-            "",
-        ]
-    )
+def _claim(path: Path, *, pretrained: bool) -> None:
+    """Make the config.json poolswap's: timm knows no such architecture, and so never builds the stock one from it.
+
+    What it says of weights stays only where those are in the file.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config = {**config, "architecture": f"poolswap-{config['architecture']}", CONFIG_KEY: {"version": own_version()}}
+    if not pretrained:
+        config["pretrained_cfg"] = {k: v for k, v in config["pretrained_cfg"].items() if k not in _OF_WEIGHTS}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def runner(job: Job, path: Path) -> Runner:

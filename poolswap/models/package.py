@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
 from timm.models import load_model_config_from_hf
 from timm.models._hub import load_model_config_from_path
 
@@ -13,6 +16,7 @@ from poolswap.errors import InputError, first_line
 from poolswap.models.network import hub_or_cache, why_not
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
+CONFIG_KEY = "poolswap"  # of the config.json of a folder that poolswap exported
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,25 @@ def folder_of(reference: str | Path) -> Path | None:
     if text.startswith(FOLDER):
         return Path(text.removeprefix(FOLDER))
     return Path(text) if (Path(text) / "config.json").is_file() else None
+
+
+@cache
+def hub_checkpoint(reference: str) -> Path | None:
+    """The checkpoint, in the Hub's cache, of a repository that holds one of poolswap's folders; None for any other.
+
+    hf-hub:ORG/NAME, or hf-hub:ORG/NAME@REVISION. Raises InputError where the Hub cannot be asked.
+    """
+    name, _, revision = reference.removeprefix(HUB).partition("@")
+    try:
+        with hub_or_cache():
+            config = Path(hf_hub_download(name, "config.json", revision=revision or None))
+            if CONFIG_KEY not in json.loads(config.read_text(encoding="utf-8")):
+                return None
+            return Path(hf_hub_download(name, "model.safetensors", revision=revision or None))
+    except OSError as error:
+        raise InputError(f"{reference} cannot be read: {why_not(error)}", "go online once to fill the cache") from error
+    except ValueError as error:
+        raise InputError(f"{reference} cannot be read: {first_line(error)}", "write hf-hub:ORG/NAME") from error
 
 
 def read_package(reference: str) -> Package | None:

@@ -334,7 +334,7 @@ def test_pretrained_weights_come_from_the_caches_or_not_at_all(tmp_path):
     assert new["spec"]["note"] == "the classifier is new, its weights random (seed 4)"
     assert "do not load" in narrow["message"]
     for failed in (absent, unreachable):
-        assert "cannot be had" in failed["message"]
+        assert "are not in the cache, and " in failed["message"]
         assert "weights=FILE" in failed["hint"]
     assert "do not load" in damaged["message"]
     assert "damaged" in damaged["hint"]

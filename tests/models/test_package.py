@@ -1,18 +1,23 @@
 """Models that are packaged with their configuration, as timm and the Hub keep them, and as poolswap exports them."""
 
 import json
+import re
 
 import pytest
 import timm
 import torch
+import yaml
 from timm.models import save_for_hf
 
 from poolswap.checkpoint import load_checkpoint, save_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.export import export_model
+from poolswap.export.card import _front
 from poolswap.load import load_model
+from poolswap.manifest import read_manifest
 from poolswap.models import package
+from poolswap.models.load import Weights
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools
@@ -69,16 +74,64 @@ def test_a_new_classifier_is_said(folder):
     assert "the classifier is new" in spec.note
 
 
-def test_poolswaps_own_folder_is_its_checkpoint(tmp_path):
-    model, spec = load_model("timm:resnet18d", num_classes=5, input_size=SIZE)
-    plan = make_plan(find_pools(model, SIZE), input_size=SIZE)
+@pytest.fixture
+def exported(tmp_path):
+    """(model, the folder that poolswap exported it to)."""
+    model, spec = load_model("timm:test_resnet", num_classes=5, input_size=SIZE)
+    plan = make_plan(find_pools(model, SIZE), to="soft:beta=2", input_size=SIZE)
     swap_pools(model, plan)
-    manifest = save_checkpoint(model, tmp_path / "net.safetensors", spec=spec, plan=plan)
+    recipe = {"data": "digits", "top1": 87.5}
+    manifest = save_checkpoint(model, tmp_path / "net.safetensors", spec=spec, plan=plan, recipe=recipe)
     export_model(model, manifest, tmp_path / "folder", to="timm-folder")
-    again, _ = load_model(tmp_path / "folder")
+    return model, tmp_path / "folder"
+
+
+def test_poolswaps_own_folder_is_its_checkpoint(exported):
+    model, folder = exported
+    x = torch.randn(1, *SIZE)
+    for reference in (folder, f"local-dir:{folder}"):
+        assert torch.equal(load_model(reference)[0](x), model(x))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_timm_never_takes_it_for_the_stock_architecture(exported, pretrained):
+    with pytest.raises(RuntimeError, match="Unknown model"):
+        timm.create_model(f"local-dir:{exported[1]}", pretrained=pretrained)
+
+
+def test_the_hub_gives_back_what_was_uploaded(exported, monkeypatch):
+    """An upload copies the folder as it is; the Hub's own client is replaced by one that reads it there."""
+    model, folder = exported
+    monkeypatch.setattr(package, "hf_hub_download", lambda name, file, revision: str(folder / file))
+    again, spec = load_model("hf-hub:somebody/swapped@main")
     x = torch.randn(1, *SIZE)
     assert torch.equal(again(x), model(x))
-    assert torch.equal(load_model(f"local-dir:{tmp_path / 'folder'}")[0](x), model(x))
+    assert spec.reference == "timm:test_resnet"
+
+
+def test_the_card_says_what_is_in_the_folder(exported):
+    _, folder = exported
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert said["library_name"] == "poolswap"
+    assert said.keys().isdisjoint({"license", "base_model"}), "random weights are nobody's"
+    assert "soft (beta=2.0)" in text
+    assert "| Accuracy | top-1 87.50% on the validation images of digits |" in text
+    assert float(re.search(r"Drift \| ([\d.e-]+):", text)[1]) > 0
+    assert "poolswap.load_model(" in text
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architecture"] == "poolswap-test_resnet"
+    assert config["pretrained_cfg"].keys().isdisjoint({"tag", "license"})
+
+
+def test_the_card_of_pretrained_weights_names_their_license_and_base(exported):
+    _, folder = exported
+    manifest = read_manifest(folder / "model.safetensors")
+    weights = Weights(kind="pretrained", origin="timm/test_resnet.r160_in1k")
+    spec = manifest.model.model_copy(update={"weights": weights})
+    front = _front(manifest.model_copy(update={"model": spec}))
+    assert front["base_model"] == "timm/test_resnet.r160_in1k"
+    assert front["license"] == timm.get_pretrained_cfg("test_resnet").license
 
 
 def test_inspect_takes_a_folder(folder, capsys):
@@ -104,16 +157,17 @@ def test_a_name_on_the_hub_is_read_from_it(monkeypatch, folder):
         return package.load_model_config_from_path(path)
 
     monkeypatch.setattr(package, "load_model_config_from_hf", config)
+    monkeypatch.setattr(package, "hf_hub_download", lambda name, file, revision: str(path / file))
     model, spec = load_model("hf-hub:someone/resnet")
     assert asked == ["someone/resnet"]
     assert (spec.reference, model.num_classes) == ("timm:resnet18d", 5)
 
 
 def test_the_hub_out_of_reach_is_one_clear_error(monkeypatch):
-    def offline(name):
+    def offline(name, file, revision):
         raise OSError("offline")
 
-    monkeypatch.setattr(package, "load_model_config_from_hf", offline)
-    with pytest.raises(InputError, match="no configuration that can be read: offline") as error:
-        load_model("hf-hub:someone/resnet")
+    monkeypatch.setattr(package, "hf_hub_download", offline)
+    with pytest.raises(InputError, match="cannot be read: they cannot be had: offline") as error:
+        load_model("hf-hub:someone/unreachable")
     assert "go online once" in error.value.hint
