@@ -2,6 +2,7 @@
 
 RUN/study.yaml                the study, with every default
 RUN/grid.json                 its layers, cells and trials
+RUN/groups.json               the group of each image, where images belong together
 RUN/trials/KEY/trial.json     what defines the trial
 RUN/trials/KEY/result.json    what was measured, or
 RUN/trials/KEY/failure.json   what went wrong
@@ -11,16 +12,18 @@ RUN/trials/KEY/training/      checkpoints, while it trains
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from poolswap.ablate.costs import PassCost
 from poolswap.ablate.grid import Grid, Trial
+from poolswap.ablate.record import Record
 from poolswap.ablate.study import Study
 from poolswap.errors import InputError
 from poolswap.files import sweep, write_text
@@ -31,6 +34,7 @@ except ImportError:  # Windows: nothing keeps two runs off one trial, which cost
     fcntl = None  # type: ignore[assignment]
 
 _Document = TypeVar("_Document", bound=BaseModel)
+_GROUPS = TypeAdapter(tuple[str, ...])
 
 
 class SiteMove(BaseModel):
@@ -43,7 +47,7 @@ class SiteMove(BaseModel):
 
 
 class Result(BaseModel):
-    """What one trial measured. Accuracies are in percent; `correct` has one bit an image, in hexadecimal.
+    """What one trial measured, as `poolswap.adapt.Evaluation` says it, and `record`, the same image by image.
 
     `costs` are against the unmodified model, measured in turns with it; `drift` is the outputs' before any adaptation.
     """
@@ -53,21 +57,15 @@ class Result(BaseModel):
     top1: float = Field(ge=0, le=100)
     top5: float | None = Field(ge=0, le=100)
     loss: float
+    ece: float = Field(ge=0, le=1)
     shift_consistency: float | None
-    images: int = Field(gt=0)
-    correct: str = Field(pattern=r"\A[0-9a-f]*\z")
+    record: Record
     costs: tuple[PassCost, ...]
     parameters: int = Field(ge=0)
     drift: float | None
     sites: tuple[SiteMove, ...]
     seconds: float
     environment: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _a_bit_an_image(self) -> Self:
-        if len(self.correct) != -(-self.images // 4):
-            raise ValueError(f"correct has {len(self.correct)} digits for {self.images} images")
-        return self
 
 
 class Failure(BaseModel):
@@ -85,14 +83,21 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
-    def open(self, study: Study, grid: Grid) -> None:
-        """Make the folder, or go on in one: results of an earlier study stay, and are used where the keys agree."""
+    def open(self, study: Study, grid: Grid, groups: Sequence[str] | None = None) -> None:
+        """Make the folder, or go on in one: results of an earlier study stay, and are used where the keys agree.
+
+        `groups` are those of the images that are evaluated, as `poolswap.adapt.image_groups` gives them.
+        """
         if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
             raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
         for directory in (self.path / "trials").iterdir():
             sweep(directory)
         write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
+        if groups is None:
+            (self.path / "groups.json").unlink(missing_ok=True)
+        else:
+            write_text(self.path / "groups.json", json.dumps(list(groups)), force=True)
         write_text(self.path / "study.yaml", study.dumps(), force=True)
 
     def study(self) -> Study:
@@ -109,6 +114,16 @@ class RunFolder:
         if found is None:
             raise InputError(f"{self.path / 'grid.json'} is missing or damaged", "run poolswap ablate again")
         return found
+
+    def groups(self) -> tuple[str, ...] | None:
+        """The group of each image of the data set; None where each stands for itself. Raises InputError if damaged."""
+        path = self.path / "groups.json"
+        if not path.exists():
+            return None
+        try:
+            return _GROUPS.validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            raise InputError(f"{path} is damaged", "run poolswap ablate again") from None
 
     def trial(self, key: str) -> Path:
         """The directory of a trial."""

@@ -47,8 +47,9 @@ class Study(Settings):
     `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
     alone. `seeds` may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state
     dict. `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training
-    images. `running` says where and how, and not what is measured: the
-    trials' keys do not depend on it.
+    images. What the report makes of the trials, and their keys do not depend on: `group` says which images belong
+    together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter. Neither do they depend on
+    `running`, which says where and how.
     """
 
     noun: ClassVar[str] = "study"
@@ -65,13 +66,15 @@ class Study(Settings):
     order: tuple[Order, ...] = Field(default=("forward",), min_length=1)
     operators: tuple[str, ...] = Field(default=("soft",), min_length=1)
     adapt: tuple[Adapt, ...] = Field(default=("none",), min_length=1)
-    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1, max_length=_MOST_SEEDS)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1, max_length=_MOST_SEEDS)
     op: Literal["max", "avg"] | None = None
     exclude: tuple[str, ...] = ()
     include_global: bool = False
     batch_size: int = Field(default=64, ge=1)
     recalibrate_batches: int | None = Field(default=None, ge=1)
     recipe: dict[str, Any] = Field(default_factory=dict)
+    group: str | None = None
+    margin: float = Field(default=0.5, gt=0, le=100)
     running: Running = Field(default_factory=Running)
 
     @field_validator("order", "operators", "adapt", "exclude", mode="before")

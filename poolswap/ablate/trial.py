@@ -13,8 +13,10 @@ from torch import nn
 
 from poolswap.ablate.costs import compare_costs
 from poolswap.ablate.grid import Trial
+from poolswap.ablate.record import Record
 from poolswap.ablate.runs import Result, SiteMove
-from poolswap.adapt import Data, Recipe, evaluate, finetune, load_data, loaders, recalibrate
+from poolswap.ablate.study import Study
+from poolswap.adapt import Answers, Data, Recipe, evaluate, finetune, image_groups, load_data, loaders, recalibrate
 from poolswap.environment import find_device
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
@@ -46,15 +48,15 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     costs = compare_costs(stock, model, next(iter(images))[0])
     del stock
     _adapt(trial, model, data, plan, spec, folder)
-    correct: list[bool] = []
-    measured = evaluate(model, images, shift=_SHIFT, answers=lambda right: correct.extend(right.tolist()))
+    answers: list[Answers] = []
+    measured = evaluate(model, images, shift=_SHIFT, answers=answers.append)
     return Result(
         top1=measured.top1,
         top5=measured.top5,
         loss=measured.loss,
+        ece=measured.ece,
         shift_consistency=measured.shift_consistency,
-        images=measured.images,
-        correct=pack(correct),
+        record=Record.of(answers, images.unread),
         costs=costs,
         parameters=sum(p.numel() for p in model.parameters()),
         drift=drift.output if drift else None,
@@ -80,6 +82,12 @@ def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, Mod
         trust_code=running.trust_code,
     )
     return load_data(trial.data, input_size=spec.input_size, model=model, **place), model, spec
+
+
+def groups_of(study: Study) -> tuple[str, ...] | None:
+    """The groups of the images that trials evaluate. Raises InputError where the data does not have what is asked."""
+    where: dict[str, Any] = {"root": study.running.root, "download": study.running.download}
+    return image_groups(load_data(study.data, num_classes=study.num_classes, **where).val, study.group)
 
 
 def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
@@ -122,9 +130,3 @@ def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSp
         like = floating_tensor(model)
         place = str(like.device) if like is not None else None
         finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, device=place)
-
-
-def pack(bits: list[bool]) -> str:
-    """One bit an image, in the loader's order, as hexadecimal; the first one is the highest of the first digit."""
-    text = "".join("1" if bit else "0" for bit in bits)
-    return "".join(f"{int(text[i : i + 4].ljust(4, '0'), 2):x}" for i in range(0, len(text), 4))

@@ -3,8 +3,9 @@
 from poolswap.adapt.content import content_digest
 from poolswap.adapt.data import Data, Split, load_data
 from poolswap.adapt.engine import check_folder
-from poolswap.adapt.evaluate import Evaluation, evaluate
+from poolswap.adapt.evaluate import Answers, Evaluation, evaluate
 from poolswap.adapt.finetune import FinetuneResult, finetune, from_scratch
+from poolswap.adapt.grouping import image_groups
 from poolswap.adapt.loaders import Loader, loaders, make_loader
 from poolswap.adapt.recalibrate import recalibrate
 from poolswap.adapt.recipe import Recipe
@@ -12,6 +13,7 @@ from poolswap.adapt.recover import Recovered, Recovery, check_recipe, recover
 from poolswap.adapt.state import EpochRow
 
 __all__ = [
+    "Answers",
     "Data",
     "EpochRow",
     "Evaluation",
@@ -27,6 +29,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "from_scratch",
+    "image_groups",
     "load_data",
     "loaders",
     "make_loader",

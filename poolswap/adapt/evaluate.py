@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +41,21 @@ class Evaluation(BaseModel):
     bad_images: int = 0
 
 
+class Answers(NamedTuple):
+    """What a model made of each image of a batch: tensors (N,) on the CPU.
+
+    `loss` is the cross-entropy and `margin` the logit of the right class less the largest other one, both float32 in
+    nats; `confidence` is the probability of the predicted class. `correct` and `steady` are bool; `steady` says whether
+    the class survives the shift, and is None where nothing was shifted.
+    """
+
+    correct: Tensor
+    loss: Tensor
+    margin: Tensor
+    confidence: Tensor
+    steady: Tensor | None
+
+
 def evaluate(
     model: nn.Module,
     loader: Iterable[Any],
@@ -49,14 +64,14 @@ def evaluate(
     device: torch.device | str | None = None,
     reduce: Callable[[Tensor], Tensor] = lambda sums: sums,
     advance: Callable[[int], None] = lambda steps: None,
-    answers: Callable[[Tensor], None] = lambda right: None,
+    answers: Callable[[Answers], None] = lambda batch: None,
 ) -> Evaluation:
     """Run the model in eval mode over batches of (images, targets).
 
     `shift` is in pixels; None or 0 leaves out that measure, which is half of the time. `device` moves the model there
-    first. `reduce` adds the sums of several processes. `answers` is called after each batch with one bool an image:
-    whether its class is right. Raises InputError where there is no image or the classifier does not fit the labels,
-    CheckError where an output is not finite.
+    first. `reduce` adds the sums of several processes. `answers` is called after each batch with what became of each of
+    its images. Raises InputError where there is no image or the classifier does not fit the labels, CheckError where
+    an output is not finite.
     """
     if device is not None:
         model.to(device)
@@ -76,8 +91,9 @@ def evaluate(
             width = check_classifier(logits, classes)
             moved = model(translate(images, shift)).argmax(1).cpu() if shift else None
             logits, targets = logits.cpu().float(), targets.cpu()
-            sums += _sums(logits, targets, moved)
-            answers(logits.argmax(1) == targets)
+            batch = _answers(logits, targets, moved)
+            sums += _sums(logits, targets, batch)
+            answers(batch)
             advance(1)
     sums = reduce(sums)
     count, top1, top5, loss, unmoved, infinite = sums[:_COUNTS].tolist()
@@ -120,22 +136,38 @@ def check_classifier(logits: Tensor, classes: int | None) -> int:
     return width
 
 
-def _sums(logits: Tensor, targets: Tensor, moved: Tensor | None) -> Tensor:
-    probabilities = logits.softmax(1)
-    confidence, predicted = probabilities.max(1)
-    hit = predicted == targets
+def _answers(logits: Tensor, targets: Tensor, moved: Tensor | None) -> Answers:
+    confidence, predicted = logits.softmax(1).max(1)
+    own = logits.gather(1, targets[:, None])[:, 0]
+    other = logits.scatter(1, targets[:, None], -torch.inf).amax(1) if logits.shape[1] > 1 else own
+    return Answers(
+        correct=predicted == targets,
+        loss=F.cross_entropy(logits, targets, reduction="none").nan_to_num(),
+        margin=(own - other).nan_to_num(),
+        confidence=confidence.nan_to_num(),
+        steady=moved == predicted if moved is not None else None,
+    )
+
+
+def _sums(logits: Tensor, targets: Tensor, batch: Answers) -> Tensor:
+    confidence, hit = batch.confidence, batch.correct
     top5 = (logits.topk(min(5, logits.shape[1])).indices == targets[:, None]).any(1)
     counts = [
         torch.ones_like(hit),
         hit,
         top5,
-        F.cross_entropy(logits, targets, reduction="none"),
-        moved == predicted if moved is not None else torch.zeros_like(hit),
+        batch.loss,
+        batch.steady if batch.steady is not None else torch.zeros_like(hit),
         ~logits.isfinite().all(1),
     ]
-    head = torch.stack([values.double().nan_to_num().sum() for values in counts])
-    bins = (confidence.nan_to_num() * _BINS).long().clamp(max=_BINS - 1)
+    head = torch.stack([values.double().sum() for values in counts])
+    bins = calibration_bins(confidence)
     table = torch.zeros(3, _BINS, dtype=torch.float64)
     for row, values in zip(table, (torch.ones_like(confidence), confidence, hit), strict=True):
-        row.index_add_(0, bins, values.double().nan_to_num())
+        row.index_add_(0, bins, values.double())
     return torch.cat([head, table.flatten()])
+
+
+def calibration_bins(confidence: Tensor) -> Tensor:
+    """The number of the bin of confidence that each image falls in, of `Evaluation.ece`'s 15."""
+    return (confidence * _BINS).long().clamp(max=_BINS - 1)

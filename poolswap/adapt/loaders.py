@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -28,7 +28,8 @@ class Loader:
 
     The order, and what random transforms draw, follow from (seed, epoch) and the image: not from the number of workers
     or processes. With `world` processes each of them gets its share of every batch. `bad` lists the images of the last
-    pass that could not be read: with on_bad_image "fatal" the first one is an InputError.
+    pass that could not be read, `unread` their places in the data set: with on_bad_image "fatal" the first one is an
+    InputError.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Loader:
         self.rank, self.world = rank, world
         self.epoch = 0
         self.bad: list[str] = []
+        self.unread: list[int] = []
         if train and len(dataset) < batch_size:
             raise InputError(
                 f"a batch of {batch_size} is more than the {len(dataset)} training images",
@@ -84,17 +86,21 @@ class Loader:
         if epoch is None:
             epoch, self.epoch = self.epoch, self.epoch + self.train
         self.bad.clear()
+        self.unread.clear()
         for images, targets, bad in self._raw(epoch, start):
-            self.bad += bad
+            self.bad += [one.reason for one in bad]
+            self.unread += [one.place for one in bad]
             if bad and self.on_bad_image == "fatal":
-                raise InputError(f"an image cannot be read: {bad[0]}", "remove it, or go on with on_bad_image='skip'")
+                reason = bad[0].reason
+                raise InputError(f"an image cannot be read: {reason}", "remove it, or go on with on_bad_image='skip'")
             if images is None or targets is None:
                 if self.train:
-                    raise InputError(f"no image of a whole batch can be read: {bad[0]}", "check the training images")
+                    reason = bad[0].reason
+                    raise InputError(f"no image of a whole batch can be read: {reason}", "check the training images")
                 continue
             yield images, targets
 
-    def _raw(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor | None, list[str]]]:
+    def _raw(self, epoch: int, start: int) -> Iterator[tuple[Tensor | None, Tensor | None, list[_Unread]]]:
         if is_iterable(self.dataset):
             self.dataset.set_epoch(epoch)
             stream: Any = DataLoader(self.dataset, self.batch_size, num_workers=self.workers, drop_last=self.train)
@@ -168,6 +174,13 @@ class _Order(Sampler[list[int]]):
                 yield share
 
 
+class _Unread(NamedTuple):
+    """An image that cannot be read: its place in the data set, its name and why."""
+
+    place: int
+    reason: str
+
+
 class _Readable(Dataset[Any]):
     """(image, target), or the reason why there is none. Each image's transforms draw from a seed of their own."""
 
@@ -182,7 +195,7 @@ class _Readable(Dataset[Any]):
                 torch.default_generator.manual_seed(own % 2**63)
                 return self._read(index)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"{self._name(index)}: {first_line(error)}"
+            return _Unread(index, f"{self._name(index)}: {first_line(error)}")
         finally:
             random.setstate(state)
 
@@ -201,9 +214,9 @@ class _Readable(Dataset[Any]):
         return str(self.dataset.filename(index, absolute=True))
 
 
-def _collate(items: list[Any]) -> tuple[Tensor | None, Tensor | None, list[str]]:
-    bad = [item for item in items if isinstance(item, str)]
-    good = [item for item in items if not isinstance(item, str)]
+def _collate(items: list[Any]) -> tuple[Tensor | None, Tensor | None, list[_Unread]]:
+    bad = [item for item in items if isinstance(item, _Unread)]
+    good = [item for item in items if not isinstance(item, _Unread)]
     if not good:
         return None, None, bad
     images, targets = default_collate(good)

@@ -68,7 +68,7 @@ def ablate(
         typer.Option(metavar="LIST", help="none, recalibrate, finetune, scratch, by comma.", show_default="none"),
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The same as --adapt scratch.")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default="3")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default="5")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe of the training, in YAML.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe: epochs=5.")
@@ -78,6 +78,14 @@ def ablate(
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images in a batch.", show_default="64", rich_help_panel="Data")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="Images that belong together: parent, column:NAME, or a pattern.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     folder: Annotated[
         Path,
@@ -100,6 +108,7 @@ def ablate(
     from poolswap.ablate.run import parse_shard, run_trials
     from poolswap.ablate.runs import RunFolder
     from poolswap.ablate.study import Study
+    from poolswap.ablate.trial import groups_of
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError
     from poolswap.models.load import parse_model_args
@@ -123,6 +132,7 @@ def ablate(
         "adapt": ["scratch"] if from_scratch else _parts(adapt),
         "seeds": seeds,
         "batch_size": batch_size,
+        "group": group,
         "weights": weights.weights if weights.pretrained or weights.checkpoint else None,
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
@@ -142,7 +152,7 @@ def ablate(
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value}})
     if {"finetune", "scratch"} & {*asked.adapt} or asked.recipe:
         check_recipe(Recipe.make(asked.recipe))
-    grid = grid_of(asked)
+    grid, groups = grid_of(asked), groups_of(asked)
     mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
     runs = RunFolder(folder)
     pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
@@ -163,7 +173,7 @@ def ablate(
             ],
         )
         return
-    runs.open(asked, grid)
+    runs.open(asked, grid, groups)
     progress = StudyProgress(runs, grid, pending, execution.jobs)
     with _shown(output, progress) as seen:
         outcomes = run_trials(runs, pending, execution.start(), fail_fast=execution.fail_fast, seen=seen)

@@ -1,15 +1,14 @@
 """Made-up results of ablation trials, whose numbers are known."""
 
+import torch
+
 from poolswap.ablate.costs import PassCost
+from poolswap.ablate.record import Record
 from poolswap.ablate.runs import Result, SiteMove
+from poolswap.adapt import Answers
 from poolswap.measure import Ratio
 
-IMAGES = 203  # not a multiple of four or eight: the last digit of `correct` is padded
-
-
-def pack(bits):
-    text = "".join("1" if bit else "0" for bit in bits)
-    return "".join(f"{int(text[i : i + 4].ljust(4, '0'), 2):x}" for i in range(0, len(text), 4))
+IMAGES = 203  # not a multiple of eight: the last byte of `correct` is padded
 
 
 def costs(ratio):
@@ -29,15 +28,23 @@ def costs(ratio):
     )
 
 
+def answers(wrong, images=IMAGES):
+    """What a model says whose first `wrong` images are wrong with a loss of 2, and the first half of these unsteady."""
+    right = torch.arange(images) >= wrong
+    loss = torch.where(right, 0.1, 2.0)
+    return Answers(right, loss, 1 - loss, torch.full((images,), 0.9), torch.arange(images) >= wrong // 2)
+
+
 def made_up(trial, wrong):
     """A result whose first `wrong` images are wrong."""
+    said = answers(wrong)
     return Result(
         top1=100 * (IMAGES - wrong) / IMAGES,
         top5=99.0,
-        loss=0.1 * wrong,
-        shift_consistency=90.0 + len(trial.paths),
-        images=IMAGES,
-        correct=pack([n >= wrong for n in range(IMAGES)]),
+        loss=float(said.loss.mean()),
+        ece=0.02,
+        shift_consistency=100 * float(said.steady.double().mean()),
+        record=Record.of([said]),
         costs=costs(1 + 0.1 * len(trial.paths) + 0.02 * trial.seed),
         parameters=1234,
         drift=0.1 if trial.paths else None,

@@ -23,6 +23,7 @@ def make_run(tmp_path):
                 "data": "digits",
                 "weights": "pretrained",
                 "adapt": ["none", "finetune"],
+                "seeds": 3,
                 **fields,
             }
         )

@@ -1,26 +1,32 @@
 """A runs folder that was damaged or made up is one line of error, or a result that does not count."""
 
 import json
+from base64 import b64encode
 
 import pytest
+from ablation_runs import IMAGES, answers
 
+from poolswap.ablate.record import Record
 from poolswap.ablate.report import write_report
 from poolswap.ablate.report.summary import summarise
 from poolswap.cli.app import main
 
+RECORD = Record.of([answers(1)]).model_dump()
 RESULTS = {
     "costs that are none": {"costs": [3]},
     "a cost of no time": {"costs": [{"direction": "forward", "milliseconds": 0}]},
-    "bits that are no digits": {"correct": "zz" * 26},
-    "too few bits": {"correct": "ff"},
-    "too many images": {"images": 2**60},
-    "no images": {"images": 0, "correct": ""},
+    "bits that are no base64": {"record": {**RECORD, "correct": "\u00fc" * 8}},
+    "too few bits": {"record": {**RECORD, "correct": "/w=="}},
+    "too many images": {"record": {**RECORD, "images": 2**60}},
+    "no images": {"record": {**RECORD, "images": 0}},
+    "losses that are no numbers": {"record": {**RECORD, "loss": b64encode(b"\xff" * 4 * IMAGES).decode()}},
+    "no record": {"record": None},
     "accuracy that is no number": {"top1": float("nan")},
     "accuracy of 10**6 %": {"top1": 1e6},
     "an infinite loss": {"loss": float("inf")},
     "parameters of 1e300": {"parameters": 1e300},
     "another type": {"sites": 3},
-    "other images": {"images": 4, "correct": "f"},
+    "other images": {"record": Record.of([answers(1, images=4)]).model_dump()},
 }
 GRIDS = {
     "a cell without a trial": lambda grid: grid["trials"].clear(),

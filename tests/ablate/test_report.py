@@ -27,8 +27,8 @@ def test_rows_are_means_over_seeds_and_differences_seed_by_seed(make_run):
     assert row.top1_std == pytest.approx(100 / IMAGES)
     assert row.top1_delta == pytest.approx(-400 / IMAGES)  # the seeds' own differences cancel
     assert row.top1_low < row.top1_delta < row.top1_high
-    assert row.loss_delta == pytest.approx(0.4)
-    assert row.shift_delta == pytest.approx(2)
+    assert row.loss_delta == pytest.approx(4 * 1.9 / IMAGES)
+    assert row.shift_delta == pytest.approx(-200 / IMAGES)
 
 
 def test_an_architecture_has_one_cost_whatever_its_adaptation(make_run):

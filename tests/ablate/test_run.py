@@ -105,15 +105,18 @@ def test_a_trial_measures_what_the_report_shows():
     run_trials(folder, grid.trials, in_process)
     control, soft = (folder.result(key) for key in grid.trials)
     for result in (control, soft):
-        bits = bin(int("1" + result.correct, 16))[3:][: result.images]
-        assert result.top1 == pytest.approx(100 * bits.count("1") / result.images)
+        record = result.record
+        assert result.top1 == pytest.approx(100 * record.values("correct").mean())
+        assert result.shift_consistency == pytest.approx(100 * record.values("steady").mean())
+        assert result.loss == pytest.approx(record.values("loss").mean())
+        assert result.ece == pytest.approx(record.miscalibration().mean(), abs=1e-6)
+        assert ((record.values("margin") > 0) == (record.values("correct") > 0)).all()
         assert [(cost.direction, cost.batch) for cost in result.costs][1:] == [
             ("forward", result.costs[1].batch),
             ("training", 1),
             ("training", result.costs[1].batch),
         ]
         assert all(cost.milliseconds > 0 for cost in result.costs)
-        assert 0 <= result.shift_consistency <= 100
     for own, other in zip(control.costs, soft.costs, strict=True):
         assert own.memory == own.control_memory == other.control_memory
     assert control.parameters == soft.parameters
@@ -128,7 +131,7 @@ def test_a_trial_gives_the_same_numbers_again():
     for name in ("one", "two"):
         folder, grid = open_run(name)
         run_trials(folder, grid.trials, in_process)
-        found.append([(folder.result(key).correct, folder.result(key).loss) for key in grid.trials])
+        found.append([(folder.result(key).record, folder.result(key).loss) for key in grid.trials])
     assert found[0] == found[1]
 
 
@@ -206,7 +209,7 @@ def test_killed_and_run_again_it_gives_what_an_undisturbed_run_gives():
     assert all(folder.result(key) == result for key, result in before.items())
     undisturbed, same = open_run("undisturbed", seeds=2)
     run_trials(undisturbed, same.trials, in_process)
-    assert [folder.result(key).correct for key in grid.trials] == [undisturbed.result(k).correct for k in grid.trials]
+    assert [folder.result(key).record for key in grid.trials] == [undisturbed.result(k).record for k in grid.trials]
 
 
 def test_the_command_prints_its_grid_runs_its_shards_and_reports(capsys):
@@ -257,4 +260,4 @@ def test_a_local_ray_gives_what_one_process_gives(monkeypatch):
     assert set(run_trials(folder, grid.trials, ray_engine(cpus=1)).values()) == {"done"}
     alone, _ = open_run("alone")
     run_trials(alone, grid.trials, in_process)
-    assert [folder.result(k).correct for k in grid.trials] == [alone.result(k).correct for k in grid.trials]
+    assert [folder.result(k).record for k in grid.trials] == [alone.result(k).record for k in grid.trials]

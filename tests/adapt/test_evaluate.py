@@ -44,9 +44,14 @@ def test_metrics_by_hand():
 
 
 def test_answers_come_an_image_at_a_time():
-    right = []
-    evaluate(Table(), batches(), answers=lambda batch: right.extend(batch.tolist()))
-    assert right == [True, True, False, True]
+    said = []
+    found = evaluate(Table(), batches(), answers=said.append)
+    correct, loss, margin, confidence, steady = map(torch.cat, zip(*said, strict=True))
+    assert correct.tolist() == [True, True, False, True]
+    assert float(loss.mean()) == pytest.approx(found.loss)
+    assert margin.tolist() == [2, 1, -3, 0.5]
+    assert confidence.tolist() == pytest.approx(LOGITS.softmax(1).amax(1).tolist())
+    assert steady.all()
 
 
 def test_top5_counts_the_five_largest():

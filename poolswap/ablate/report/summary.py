@@ -131,7 +131,7 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
                 "report on shards of one study at a time",
             )
     results = {key: found for key in grid.trials if (found := _first(folders, key)) is not None}
-    if len({result.images for result in results.values()}) > 1:
+    if len({result.record.images for result in results.values()}) > 1:
         raise InputError(f"the results in {folders[0].path} are of different images", "run poolswap ablate again")
     problems = _problems(folders, grid, results)
     rows = _rows(grid, results, {problem.key for problem in problems})
@@ -145,7 +145,7 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
         environments=tuple(environments.values()),
         trials=len(grid.trials),
         finished=len(results),
-        images=next((result.images for result in results.values()), None),
+        images=next((result.record.images for result in results.values()), None),
         hours=sum(result.seconds for result in results.values()) / 3600,
     )
 
@@ -227,7 +227,7 @@ def _against(pairs: list[tuple[Result, Result]], adapt: Adapt) -> dict[str, Any]
     """The differences to the control of the same seed; nothing where no seed has both."""
     if not pairs:
         return {}
-    table = np.stack([100 * (_bits(a) - _bits(b)) for a, b in pairs])
+    table = np.stack([100 * (a.record.values("correct") - b.record.values("correct")) for a, b in pairs])
     interval = paired_interval(table)
     return {
         "top1_delta": interval.mean,
@@ -244,11 +244,6 @@ def _against(pairs: list[tuple[Result, Result]], adapt: Adapt) -> dict[str, Any]
             ]
         ),
     }
-
-
-def _bits(result: Result) -> Any:
-    padded = result.correct + "0" * (len(result.correct) % 2)
-    return np.unpackbits(np.frombuffer(bytes.fromhex(padded), np.uint8))[: result.images].astype(np.float64)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
