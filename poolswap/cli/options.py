@@ -26,7 +26,6 @@ ModelArgument = Annotated[
     ),
 ]
 CheckpointArgument = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A poolswap checkpoint.")]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o")]
 OperatorsOption = Annotated[
     str | None,
     typer.Option("--operators", metavar="LIST", help="Operators with their options, by comma, or all: soft,lp:p=3."),

@@ -85,13 +85,18 @@ def unlift(owner: nn.Module) -> None:
     lifting = _lifting_of(owner)
     for name in lifting.found:
         delattr(owner, name)
-    owner.__class__ = type(owner).__mro__[1]
-    del vars(owner)["_lifting"]
+    cls = type(owner).__mro__[1]
+    if type(owner) is _lifted_classes.get(cls):
+        owner.__class__ = cls
+    if set(_lifted_classes.values()).isdisjoint(type(owner).__mro__):
+        del vars(owner)["_lifting"]
+    else:  # a parametrization or a wrapper has made a class of its own of the lifted one
+        vars(owner)["_lifting"] = None
 
 
 def is_lifted(module: nn.Module) -> bool:
     """Whether the module's functional pooling calls run through children."""
-    return "_lifting" in vars(module)
+    return vars(module).get("_lifting") is not None
 
 
 def watch(model: nn.Module) -> None:
@@ -101,7 +106,8 @@ def watch(model: nn.Module) -> None:
             for module in owner.modules():
                 if module is not owner and _may_pool(module) and _enter not in module._forward_pre_hooks.values():
                     module.register_forward_pre_hook(_enter)
-                    module.register_forward_hook(_leave, prepend=True)  # what a hook calls is the owner's own
+                    # First, for what a hook calls is the owner's own; always, for the owner may catch what is raised.
+                    module.register_forward_hook(_leave, prepend=True, always_call=True)
 
 
 def unwatch(model: nn.Module) -> None:
@@ -112,6 +118,7 @@ def unwatch(model: nn.Module) -> None:
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for key in [key for key, hook in hooks.items() if hook in (_enter, _leave)]:
                     del hooks[key]
+                    module._forward_hooks_always_called.pop(key, None)
 
 
 def _lift_owner(owner: nn.Module, sites: Mapping[str, PoolSite]) -> None:
@@ -146,6 +153,8 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
         if (tracer := tracer_of(args, kwargs)) is not None:
             return _call_in_graph(self, tracer, args, kwargs)
         if not is_lifted(self):
+            if "_lifting" in vars(self):  # it was, and came back
+                return cls.forward(self, *args, **kwargs)
             raise LiftError(
                 f"this {cls.__name__} was made by the class of a swapped one, and is not swapped itself",
                 "slice and make models before the swap, or restore() first",
@@ -224,7 +233,7 @@ class _Calls(TorchFunctionMode):
         super().__init__()
         self.owner = owner
         self.lifting = _lifting_of(owner)
-        self.below = 0  # how many modules below the owner are running
+        self.below: list[nn.Module] = []  # modules below the owner that are running
 
     def child_name(self) -> str | None:
         """The child that this call goes to; None for a call that stays."""
@@ -348,13 +357,13 @@ def _in_checkpoint() -> bool:
 def _enter(module: nn.Module, args: Any) -> None:
     for mode in _get_current_function_mode_stack():
         if isinstance(mode, _Calls):
-            mode.below += 1
+            mode.below.append(module)
 
 
 def _leave(module: nn.Module, args: Any, output: Tensor) -> None:
     for mode in _get_current_function_mode_stack():
-        if isinstance(mode, _Calls):
-            mode.below -= 1
+        if isinstance(mode, _Calls) and mode.below and mode.below[-1] is module:  # else it raised before it began
+            mode.below.pop()
 
 
 def _may_pool(module: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from poolswap.surgery.lift import LiftError, is_lifted, lift, unlift, unwatch
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
-from poolswap.surgery.swap import swap_pools
+from poolswap.surgery.swap import restore, swap_pools
 
 
 @pytest.fixture
@@ -291,3 +291,61 @@ def test_what_was_found_and_what_ran_are_told_apart():
     model = soft(Fickle())
     with pytest.raises(LiftError, match=r"avg_pool2d 2x2/2 in train mode where max_pool2d 2x2/2 was found"):
         model(torch.zeros(1, 3, 8, 8))
+
+
+class Catches(nn.Module):
+    """Goes on without the part that raised."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.scale = Fails(), nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        try:
+            x = self.part(x)
+        except ArithmeticError:
+            x = x * self.scale
+        return F.max_pool2d(x, 2)
+
+
+class Fails(nn.Module):
+    fails = False
+
+    def forward(self, x):
+        if self.fails:
+            raise ArithmeticError
+        return x
+
+
+@pytest.mark.parametrize("where", ["forward", "hook"])
+def test_an_exception_below_that_the_owner_catches_brings_no_stock_pooling_back(x, where):
+    model = Catches().eval()
+    swap_pools(model, make_plan(find_pools(model, (3, 32, 32))))
+    swapped = model(x)
+    if where == "forward":
+        model.part.fails = True
+    else:
+        handle = model.part.register_forward_pre_hook(lambda module, args: 1 / 0)
+        model.part._forward_pre_hooks.move_to_end(handle.id, last=False)
+    assert torch.equal(model(x), swapped)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_a_class_that_was_made_of_the_lifted_one_comes_back_and_is_lifted_again(x):
+    model = Catches().eval()
+    stock = model(x)
+    plan = make_plan(find_pools(model, (3, 32, 32)))
+    swap_pools(model, plan)
+    swapped = model(x)
+    nn.utils.parametrize.register_parametrization(model, "scale", Doubled())
+    assert torch.equal(copy.deepcopy(model)(x), swapped)
+    restore(model)
+    assert torch.equal(model(x), stock)
+    swap_pools(model, plan)
+    assert torch.equal(model(x), swapped)
+    restore(model)
+    assert torch.equal(copy.deepcopy(model)(x), stock)
