@@ -69,12 +69,13 @@ def swap_pools(
     swaps = {swap.site.path: swap for swap in plan.swaps}
     for swap in swaps.values():
         _check_site(model, swap.site)
-    replacements = {path: _replacement(swap, plan, model) for path, swap in swaps.items()}
-    classifiers = dict(
-        widened(model, swaps[path], new.cells)
-        for path, new in replacements.items()
-        if isinstance(new, HeadPool) and new.cells > 1
-    )
+    with torch.inference_mode(mode=False):  # what comes in may be trained, wherever it was made
+        replacements = {path: _replacement(swap, plan, model) for path, swap in swaps.items()}
+        classifiers = dict(
+            widened(model, swaps[path], new.cells)
+            for path, new in replacements.items()
+            if isinstance(new, HeadPool) and new.cells > 1
+        )
     lifted = lift(model, [*(swap.site for swap in swaps.values()), *plan.kept])
     swapped = tuple(_replace(model, path, new) for path, new in replacements.items())
     made = tuple(_replace(model, path, new) for path, new in classifiers.items())

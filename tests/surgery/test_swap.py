@@ -225,3 +225,10 @@ def test_drift_of_an_equal_operator_is_zero():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2))
     drift = measure_drift(net, plan_for(net, to="soft:beta=0"), SIZE)
     assert drift.output == pytest.approx(0, abs=1e-6)
+
+
+def test_a_model_swapped_in_inference_mode_trains(net):
+    with torch.inference_mode():
+        swap_pools(net, make_plan(find_pools(net, SIZE), to="gated"))
+    net.train()(torch.randn(2, *SIZE)).sum().backward()
+    assert all(p.grad is not None for name, p in net.named_parameters() if "pool" in name)
