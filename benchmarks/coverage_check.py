@@ -27,7 +27,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from poolswap.errors import first_line
 from poolswap.inputs import fitted, make_inputs, tensors_in
-from poolswap.models.load import ModelSpec, Weights, _default_input_size, build, create_model
+from poolswap.models.load import ModelSpec, Weights, build, create_model, default_input_size
 from poolswap.surgery.lift import lift
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import PoolSite, find_pools
@@ -217,7 +217,7 @@ def _on_meta(source: str, name: str) -> tuple[nn.Module, tuple[int, ...]]:
         raise NotImplementedError("boxes are picked by value")
     spec = ModelSpec(source=source, name=name, input_size=(3, 224, 224), weights=Weights(kind="random", seed=0))
     model = build(spec, "meta").eval()
-    return model, _default_input_size(model, spec)
+    return model, default_input_size(model, spec)
 
 
 def _on_cpu(reference: str) -> tuple[nn.Module, tuple[int, ...]]:

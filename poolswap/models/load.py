@@ -122,7 +122,7 @@ def create_model(
     spec = _with(spec, note="; ".join(filter(None, [note, remark])) or None)
     if input_size is None:
         packaged = package.input_size if package and not in_chans else None
-        spec = _with(spec, input_size=packaged or _default_input_size(model, spec))
+        spec = _with(spec, input_size=packaged or default_input_size(model, spec))
     return (model.to(device) if device is not None else model).eval(), spec
 
 
@@ -264,7 +264,7 @@ def _fitted(spec: ModelSpec) -> ModelSpec:
     return _with(spec, model_args={**extra, **spec.model_args})
 
 
-def _default_input_size(model: nn.Module, spec: ModelSpec) -> tuple[int, ...]:
+def default_input_size(model: nn.Module, spec: ModelSpec) -> tuple[int, ...]:
     """From torchvision's transforms or timm's configuration; a file's model may say its own in `input_size`."""
     if spec.source == "torchvision":
         return default_size(model, spec.name, spec.weights.origin if spec.weights.kind == "pretrained" else None)
