@@ -31,15 +31,36 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     try:
         with quiet(), torch.no_grad():
             exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
-            if fused:
-                return exported
-            plain: ExportedProgram = exported.run_decompositions(
-                {torch.ops.poolswap.soft_pool.default: soft_pool_decomposition}
-            )
-            return plain
+            return exported if fused else in_standard_operators(exported)
     except Exception as error:
         hint = "leave out dynamic_size=True" if job.dynamic_size else "the format state-dict needs no trace"
         raise InputError(f"torch.export cannot trace the model: {first_line(error)}", hint) from error
+
+
+def in_standard_operators(exported: ExportedProgram) -> ExportedProgram:
+    """The program without operators of poolswap's. Every beta that it keeps becomes a number of its graph."""
+    _fix_betas(exported)
+    ops = torch.ops.poolswap
+    table = dict.fromkeys((ops.soft_pool.default, ops.soft_pool_fixed.default), soft_pool_decomposition)
+    plain: ExportedProgram = exported.run_decompositions(table)
+    return plain
+
+
+def _fix_betas(exported: ExportedProgram) -> None:
+    signature = exported.graph_signature
+    kept = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    tensors = {**exported.state_dict, **exported.constants}
+    for node in exported.graph.nodes:
+        if node.target is not torch.ops.poolswap.soft_pool.default:
+            continue
+        x, beta, *windows = node.args
+        if beta.name in kept and tensors[kept[beta.name]].numel() == 1:
+            value = float(tensors[kept[beta.name]])
+        elif beta.target is torch.ops.aten.full.default:
+            value = float(beta.args[1])
+        else:
+            continue
+        node.target, node.args = torch.ops.poolswap.soft_pool_fixed.default, (x, value, *windows)
 
 
 @contextmanager

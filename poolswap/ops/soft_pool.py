@@ -23,6 +23,7 @@ from poolswap.ops.windows import SCHEMA, Sizes, Windows
 
 _library = torch.library.Library("poolswap", "DEF")
 _library.define(f"soft_pool(Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
+_library.define(f"soft_pool_fixed(Tensor x, float beta, {SCHEMA}) -> Tensor")
 _library.define(f"soft_pool_backward(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
 _library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
 
@@ -113,6 +114,10 @@ def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     check_call(x, beta, call)
     forward, _ = implementation(x.device.type)
     return forward(x, beta, call)
+
+
+# For exporters: where beta is known, standard operators alone know best what to make of it.
+_library.impl("soft_pool_fixed", soft_pool_decomposition, "CompositeImplicitAutograd")
 
 
 @torch.library.impl(_library, "soft_pool_backward", "CompositeExplicitAutograd")
