@@ -268,12 +268,14 @@ def _gathered(parts: _Parts, axis: _Axis, scale: _Scale) -> _Parts:
     mask = (positions == index).to(parts.m.dtype).reshape(-1, axis.kernel, *(1,) * (parts.m.dim() - 1 - axis.dim))
 
     def gather(tensor: Tensor) -> Tensor:
-        return tensor.index_select(axis.dim, index.flatten()).unflatten(axis.dim, (axis.out, axis.kernel))
+        taken = tensor.index_select(axis.dim, index.flatten())
+        return taken.unflatten(axis.dim, (axis.out, axis.kernel))  # type: ignore[no-any-return]
 
-    taken = parts.map(gather)
+    elements = parts.map(gather)
     if axis.may_miss_edge:
-        taken = _Parts(torch.where(mask > 0, taken.m, parts.m.min()), taken.weight, taken.total)
-    return _sum(taken, (axis.dim + 1,), mask, scale.gathered(), keepdim=False)
+        lowered = torch.where(mask > 0, elements.m, parts.m.min())
+        elements = _Parts(lowered, elements.weight, elements.total)
+    return _sum(elements, (axis.dim + 1,), mask, scale.gathered(), keepdim=False)
 
 
 def _sliced(parts: _Parts, axes: Sequence[_Axis], scale: _Scale) -> _Parts:
