@@ -184,7 +184,8 @@ def _check_outputs(model: nn.Module, manifest: Manifest, tolerance: float) -> Ch
 def _check_plan(stock: nn.Module, manifest: Manifest) -> Check:
     spec = manifest.model
     try:
-        sites = {site.path: site for site in find_pools(stock, spec.input_size, example=manifest.inputs)}
+        found = find_pools(stock, spec.input_size, example=manifest.inputs, include=manifest.plan.include)
+        sites = {site.path: site for site in found}
     except PoolswapError as error:
         return Check(name="plan", ok=False, detail=error.message)
     wrong = [

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from poolswap.errors import MissingExtraError
 from poolswap.files import atomic_path
 from poolswap.inputs import evaluating, floating_tensor
+from poolswap.nn.conv import ConvThenPool
 from poolswap.nn.soft import AdaptiveSoftPool, GlobalSoftPool, SoftPool
 from poolswap.nn.windows import window_max, window_mean
 from poolswap.surgery.plan import Plan
@@ -119,6 +120,7 @@ def _strips(axes: Any, layers: list[list[float]]) -> None:
 def _soft(model: nn.Module, plan: Plan) -> Iterator[tuple[str, Any]]:
     for path in plan.paths:
         module = model.get_submodule(path)
+        module = module.pool if isinstance(module, ConvThenPool) else module
         if isinstance(module, SOFT):
             yield path, module
 

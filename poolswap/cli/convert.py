@@ -10,13 +10,25 @@ import typer
 
 from poolswap.cli import inspect
 from poolswap.cli.following import following
-from poolswap.cli.options import ExampleOption, ForceOption, Model, ModelArgument, SeedOption, Source, example_of
+from poolswap.cli.options import (
+    ExampleOption,
+    ForceOption,
+    IncludeOption,
+    Model,
+    ModelArgument,
+    SeedOption,
+    Source,
+    example_of,
+)
 from poolswap.cli.output import Output
 from poolswap.cli.training import epoch_lines, recipe_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from poolswap.convert import Conversion
     from poolswap.models.load import ModelSpec
+    from poolswap.surgery.conv_cost import ConvCost
     from poolswap.surgery.plan import Plan
 
 EXAMPLES = (
@@ -40,17 +52,23 @@ class Sites:
             show_default="all",
         ),
     ] = None
-    op: Annotated[Literal["max", "avg"] | None, typer.Option("--op", help="Only this kind of pooling.")] = None
+    op: Annotated[Literal["max", "avg", "conv"] | None, typer.Option("--op", help="Only this kind of site.")] = None
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these paths alone.")] = (
         None
     )
     include_global: Annotated[bool, typer.Option("--include-global", help="The head's global pooling too.")] = False
+    include: IncludeOption = None
     plan: Annotated[Path | None, typer.Option("--plan", help="Run this plan instead of a selector.")] = None
+
+    @property
+    def kinds(self) -> list[Literal["convs"]]:
+        """What to look for beside pooling."""
+        return [self.include] if self.include else []
 
     @property
     def chosen(self) -> bool:
         """Whether anything but a plan chooses."""
-        return bool(self.layers or self.op or self.exclude or self.include_global)
+        return bool(self.layers or self.op or self.exclude or self.include_global or self.include)
 
     def check(self) -> None:
         """Raise InputError for a selector that is wrong whatever the model."""
@@ -146,6 +164,7 @@ def convert(
     from poolswap.errors import InputError
     from poolswap.files import check_writable, write_text
     from poolswap.operators.registry import parse_operator
+    from poolswap.surgery.conv_cost import conv_costs
     from poolswap.surgery.plan import Plan, make_plan
     from poolswap.surgery.sites import find_pools
 
@@ -170,7 +189,7 @@ def convert(
     inputs = example_of(example)
     if plan is None:
         plan = make_plan(
-            find_pools(net, spec.input_size, example=inputs),
+            find_pools(net, spec.input_size, example=inputs, include=sites.kinds),
             sites.layers or (None if replacement.swap else "all"),
             replacement.to,
             op=sites.op,
@@ -188,6 +207,8 @@ def convert(
         plan.check_whole()
     if plan_out:
         write_text(plan_out, plan.dumps("json" if plan_out.suffix == ".json" else "yaml"), force=force)
+    costs = conv_costs(net, plan)
+    _print_costs(output, costs)
     if dry_run:
         _print_plan(output, plan, spec)
         return
@@ -206,7 +227,7 @@ def convert(
             on_epoch=epoch_lines(output, settings),
         )
     made = convert_model(net, spec, plan, target, recovery=recovery, export=export, example=inputs, force=force)
-    _print_conversion(output, made)
+    _print_conversion(output, made, costs)
 
 
 def _default_path(model: str, plan: Plan | None, sites: Sites, replacement: Replacement) -> Path:
@@ -224,6 +245,16 @@ def _default_path(model: str, plan: Plan | None, sites: Sites, replacement: Repl
     return Path(default_name(name, names))
 
 
+def _print_costs(output: Output, costs: Sequence[ConvCost]) -> None:
+    """What convolutions without their stride cost: said before anything is done."""
+    if not costs:
+        return
+    output.warn("without its stride a convolution works on every element, for one image and the forward pass:")
+    for cost in costs:
+        megabytes = f"{cost.map_bytes / 2**20:.2g} MiB more memory"
+        output.note(f"  {cost.path}: {cost.work:.3g} times the work, {cost.time:.2g} times the time, {megabytes}")
+
+
 def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     output.document(plan)
     if spec.note:
@@ -235,7 +266,7 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
     )
 
 
-def _print_conversion(output: Output, made: Conversion) -> None:
+def _print_conversion(output: Output, made: Conversion, costs: Sequence[ConvCost]) -> None:
     from poolswap.checkpoint import NOTHING_TO_COMPARE
 
     spec, report, drift = made.spec, made.swap, made.drift
@@ -248,6 +279,7 @@ def _print_conversion(output: Output, made: Conversion) -> None:
             "lifted": report.lifted,
             "classifiers": report.classifiers,
             "drift": drift,
+            "conv_costs": costs,
             "recovered": made.recovered,
             "plan": report.plan,
             "export": made.export,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from poolswap.cli.options import Architecture, ExampleOption, ModelArgument, example_of
+from poolswap.cli.options import Architecture, ExampleOption, IncludeOption, ModelArgument, example_of
 from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 EXAMPLES = ("poolswap inspect inception_v3", "poolswap inspect torchvision:googlenet --input-size 3,96,96")
 
 
-def inspect(model: ModelArgument, architecture: Architecture, output: Output, example: ExampleOption = None) -> None:
+def inspect(
+    model: ModelArgument,
+    architecture: Architecture,
+    output: Output,
+    example: ExampleOption = None,
+    include: IncludeOption = None,
+) -> None:
     """List every pooling site: path, geometry, shapes."""
     from poolswap.load import checkpoint_of
     from poolswap.manifest import read_manifest
@@ -26,7 +32,7 @@ def inspect(model: ModelArgument, architecture: Architecture, output: Output, ex
     net, spec = architecture.load(model)
     own = checkpoint_of(model)
     swaps = read_manifest(own).plan.swaps if own else ()
-    sites = find_pools(net, spec.input_size, example=example_of(example))
+    sites = find_pools(net, spec.input_size, example=example_of(example), include=[include] if include else [])
     output.document(
         {
             "model": spec.reference,
@@ -76,12 +82,15 @@ def row(site: PoolSite) -> list[object]:
 def count(sites: Sequence[PoolSite]) -> str:
     """The line under the table: how many of what."""
     usual = [site for site in sites if site.only != "train"]
-    windows = sum(site.scope == "window" for site in usual)
+    layers = {kind: sum(site.kind == kind for site in usual) for kind in ("roi", "conv")}
+    windows = sum(site.scope == "window" for site in usual) - layers["conv"]
     functional = sum(site.scope == "window" and site.kind == "functional" for site in usual)
     text = f"{windows} window {'site' if windows == 1 else 'sites'}"
     if functional:
         text += f" ({functional} functional)"
-    text += f", {len(usual) - windows} global"
+    text += f", {len(usual) - windows - sum(layers.values())} global"
+    names = {"roi": "pooling of regions", "conv": "strided convolutions"}
+    text += "".join(f", {number} {names[kind]}" for kind, number in layers.items() if number)
     if len(usual) < len(sites):
         text += f", {len(sites) - len(usual)} only in train mode (--layers counts the others; name these by # or path)"
     return text

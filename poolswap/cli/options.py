@@ -214,6 +214,12 @@ ExampleOption = Annotated[
 ]
 
 
+IncludeOption = Annotated[
+    Literal["convs"] | None,
+    typer.Option("--include", help="Also give the stride of convolutions to the operator.", rich_help_panel="Sites"),
+]
+
+
 def example_of(reference: str | None) -> Example | None:
     """The inputs that --example names."""
     if reference is None:

@@ -17,11 +17,14 @@ class Pool(nn.Module):
     """A pooling module that torch.fx traces as one call, as torch's own layers, whatever leaves the tracer knows.
 
     A class says what it is: the first line of its docstring is its formula, `paper` is whose it is, and `draws` that it
-    draws in train mode, or has an option to. Its options are the keyword-only parameters of its `__init__`.
+    draws in train mode, or has an option to. `subsamples` says that it works with stride 1 and keeps every stride-th
+    element: in the place of a convolution's stride it needs no windows. Its options are the keyword-only parameters of
+    its `__init__`.
     """
 
     paper: ClassVar[str] = ""
     draws: ClassVar[bool] = False
+    subsamples: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from poolswap.nn.site import HeadSite, WindowSite
+from poolswap.nn.site import HeadSite, RegionSite, WindowSite
 
 Beta = float | Literal["learn", "channel"]
 
@@ -39,7 +39,7 @@ def hold_beta(module: nn.Module, site: WindowSite | HeadSite, beta: Beta, start:
     return value
 
 
-def learnt_start(site: WindowSite | HeadSite) -> float:
+def learnt_start(site: WindowSite | HeadSite | RegionSite) -> float:
     """Where a learnt beta begins: at 0 in the place of average pooling, the same function, and at 1 elsewhere."""
     return 0.0 if site.start == "avg" else _PUBLISHED
 

@@ -24,6 +24,7 @@ class BlurPool(PlainPool):
     """
 
     paper = "Zhang, ICML 2019"
+    subsamples = True
 
     kernel: Tensor
 

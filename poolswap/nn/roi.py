@@ -16,8 +16,8 @@ from torchvision.ops import MultiScaleRoIAlign, RoIAlign, RoIPool, roi_align
 from poolswap.functional import soft_pool2d
 from poolswap.geometry import Size, to_tuple
 from poolswap.nn.base import Pool
-from poolswap.nn.beta import Beta, beta_repr, hold_beta
-from poolswap.nn.site import HeadSite
+from poolswap.nn.beta import Beta, beta_repr, hold_beta, learnt_start
+from poolswap.nn.site import HeadSite, RegionSite
 
 Boxes = Tensor | Sequence[Tensor]
 
@@ -168,6 +168,13 @@ class SoftMultiScaleRoIAlign(_SoftRoI):
         return _soft_samples(
             lambda grid: self.samples(x, boxes, image_shapes), self.output_size, (ratio, ratio), self.beta
         )
+
+
+def soft_region(site: RegionSite, *, beta: Beta = 1.0, start: float | None = None) -> nn.Module:
+    """SoftPool in the place of torchvision's pooling of regions."""
+    if isinstance(beta, str) and start is None:
+        start = learnt_start(site)
+    return soft_roi(site.module, beta=beta, start=start, channels=site.channels)
 
 
 def soft_roi(

@@ -26,6 +26,7 @@ class S3Pool(PlainPool):
 
     paper = "Zhai et al., CVPR 2017"
     draws = True
+    subsamples = True
 
     def __init__(self, site: WindowSite, *, grid: int | None = None) -> None:
         super().__init__(site)

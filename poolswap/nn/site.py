@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from poolswap.geometry import Geometry
 
 Layer = Literal["max", "avg"]
@@ -62,3 +64,14 @@ class HeadSite(_Site):
         if self.output_size is None:
             return "a head"
         return "a head of " + "x".join("n" if size is None else str(size) for size in self.output_size)
+
+
+@dataclass(frozen=True)
+class RegionSite(_Site):
+    """torchvision's pooling of regions of interest, `module`: RoIPool, RoIAlign or MultiScaleRoIAlign."""
+
+    module: nn.Module
+
+    def __str__(self) -> str:
+        """The layer, in short form."""
+        return f"regions by {type(self.module).__name__}"

@@ -15,6 +15,7 @@ from poolswap.nn.lip import LIPool
 from poolswap.nn.lp import LpPool
 from poolswap.nn.lse import LSEHead, LSEPool
 from poolswap.nn.mixed import MixedPool
+from poolswap.nn.roi import soft_region
 from poolswap.nn.s3 import S3Pool
 from poolswap.nn.soft import SoftPool, soft_head
 from poolswap.nn.sparse import Entmax15Head, Entmax15Pool, SparsemaxHead, SparsemaxPool
@@ -24,7 +25,7 @@ from poolswap.nn.stock import AvgPool, MaxPool
 from poolswap.operators.operator import Operator
 
 _ALL = (
-    Operator("soft", SoftPool, soft_head),
+    Operator("soft", SoftPool, soft_head, soft_region),
     Operator("max", MaxPool),
     Operator("avg", AvgPool),
     Operator("lp", LpPool),
@@ -38,7 +39,7 @@ _ALL = (
     Operator("s3", S3Pool),
     Operator("dpp", DPPool),
     Operator("lip", LIPool),
-    Operator("em", SoftPool, soft_head),  # its name in AdaPool
+    Operator("em", SoftPool, soft_head, soft_region),  # its name in AdaPool
     Operator("edscw", EDSCWPool),
     Operator("ada", AdaPool),
     Operator("blur", BlurPool),

@@ -10,8 +10,8 @@ from poolswap.operators.operator import Operator
 
 
 def replaces(operator: Operator) -> Sequence[str]:
-    """Of "windows" and "heads", what the operator takes the place of."""
-    kinds = {"windows": operator.window, "heads": operator.head}
+    """Of "windows", "heads" and "regions", what the operator takes the place of."""
+    kinds = {"windows": operator.window, "heads": operator.head, "regions": operator.region}
     return tuple(kind for kind, form in kinds.items() if form is not None)
 
 

@@ -13,23 +13,25 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from poolswap.errors import InputError, in_words, nearest
-from poolswap.nn.site import HeadSite, WindowSite
+from poolswap.nn.site import HeadSite, RegionSite, WindowSite
 
 Form = Callable[..., nn.Module]
+Site = WindowSite | HeadSite | RegionSite
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One pooling operator: its name, and what makes it in the place of a window pool and of a head's.
+    """One pooling operator: its name, and what makes it in the place of a window pool, of a head's, and of regions.
 
-    `window` takes a WindowSite, `head` a HeadSite, and both take options by name: each a module class, or a function
-    that gives a module. Without one of them the operator replaces no such site. A class says the rest: the first line
-    of its docstring is its formula, `paper` and `draws` are attributes of it.
+    `window` takes a WindowSite, `head` a HeadSite, `region` a RegionSite, and all take options by name: each a module
+    class, or a function that gives a module. Without one of them the operator replaces no such site. A class says the
+    rest: the first line of its docstring is its formula, `paper` and `draws` are attributes of it.
     """
 
     name: str
     window: Form | None = None
     head: Form | None = None
+    region: Form | None = None
 
     @property
     def formula(self) -> str:
@@ -46,10 +48,15 @@ class Operator:
         """Whether it draws, or has an option to draw, from torch's generator in train mode."""
         return getattr(self._class, "draws", False)
 
+    @property
+    def subsamples(self) -> bool:
+        """Whether it works with stride 1 and keeps every stride-th element."""
+        return getattr(self._class, "subsamples", False)
+
     @cached_property
     def options(self) -> dict[str, inspect.Parameter]:
         """Options a user may set, by name, with resolved annotations and defaults."""
-        forms = (form for form in (self.window, self.head) if form is not None)
+        forms = (form for form in (self.window, self.head, self.region) if form is not None)
         return {parameter.name: parameter for form in forms for parameter in _options(form)}
 
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,7 +79,7 @@ class Operator:
                 ) from None
         return checked
 
-    def make(self, site: WindowSite | HeadSite, options: Mapping[str, Any] | None = None) -> nn.Module:
+    def make(self, site: Site, options: Mapping[str, Any] | None = None) -> nn.Module:
         """A module for the site, which owns at least one tensor.
 
         A head that pools by windows of a fixed size keeps them where the operator has windows at all. Raises InputError
@@ -90,15 +97,20 @@ class Operator:
         _own_a_tensor(module, place, checked)
         return module
 
+    def _places(self) -> dict[type[Site], tuple[Form | None, str]]:
+        """What makes the module for each kind of site, and how the kind is called."""
+        head = (self.head, "the global pooling of a head")
+        return {WindowSite: (self.window, "windows"), HeadSite: head, RegionSite: (self.region, "regions")}
+
     @property
     def _class(self) -> Form | None:
         return self.window or self.head
 
-    def _form(self, site: WindowSite | HeadSite) -> tuple[Form, WindowSite | HeadSite]:
+    def _form(self, site: Site) -> tuple[Form, Site]:
         """What makes the module, and what it is told of the site."""
-        form = self.head if isinstance(site, HeadSite) else self.window
+        form, *_ = (form for kind, (form, _) in self._places().items() if isinstance(site, kind))
         if form is None:
-            takes = "windows alone" if self.window else "the global pooling of a head alone"
+            takes = " and ".join(place for form, place in self._places().values() if form is not None) + " alone"
             raise InputError(f"operator {self.name!r} replaces {takes}, and {site} is none", "poolswap operators")
         if isinstance(site, HeadSite) and site.windows and self.window:
             known = WindowSite(site.windows, channels=site.channels, stock=site.stock, start=site.start)
@@ -119,12 +131,16 @@ def _kind(parameter: inspect.Parameter) -> Any:
     return Any if parameter.default in (None, parameter.empty) else type(parameter.default)
 
 
-def _own_a_tensor(module: nn.Module, site: WindowSite | HeadSite, options: Mapping[str, Any]) -> None:
+def _own_a_tensor(module: nn.Module, site: Site, options: Mapping[str, Any]) -> None:
     """Give an operator without state its settings as a persistent buffer, named after its class.
 
     Otherwise its checkpoint would have the stock model's keys, and load there silently.
     """
     if not module.state_dict():
-        sizes = site.geometry.kernel_size if isinstance(site, WindowSite) else (site.dims,)
+        sizes = (
+            site.geometry.kernel_size
+            if isinstance(site, WindowSite)
+            else (2 if isinstance(site, RegionSite) else site.dims,)
+        )
         numbers = [float(value) for value in options.values() if isinstance(value, int | float)]
         module.register_buffer(type(module).__name__, torch.tensor([*map(float, sizes), *numbers]))

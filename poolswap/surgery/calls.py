@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from poolswap.geometry import Geometry
 
 Op = Literal["max", "avg"]
+SiteOp = Literal["max", "avg", "conv"]  # a strided convolution pools nothing, and keeps every stride-th element
 
 _MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 _AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
@@ -78,7 +79,7 @@ BY_FUNCTION: Mapping[Callable[..., Any], PoolingFunction] = {entry.function: ent
 class PoolingCall:
     """One pooling call, as its arguments say it. Exactly one of `geometry`, `output_size` and `axes` is set."""
 
-    op: Op
+    op: SiteOp
     dims: int
     geometry: Geometry | None = None
     output_size: tuple[int | None, ...] | None = None

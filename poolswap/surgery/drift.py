@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from poolswap.errors import InputError
-from poolswap.inputs import Args, Example, evaluating, outputs_of, seeded_inputs, tensors_in
+from poolswap.inputs import Args, Example, Inputs, evaluating, outputs_of, seeded_inputs
 from poolswap.measure import relative_distance
+from poolswap.surgery.calls import StockPool, call_input
 from poolswap.surgery.lift import lift
 from poolswap.surgery.mark import replaced_modules
 from poolswap.surgery.plan import Plan
@@ -57,7 +59,7 @@ def measure_drift(
     if any(replaced_modules(model)):
         raise InputError("the model is swapped already", "measure the drift before the swap")
     inputs = seeded_inputs(model, input_size, seed=_SEED, batch=batch, example=example)
-    kept_inputs: dict[str, list[Tensor]] = {}
+    kept_inputs: dict[str, list[Inputs]] = {}
     stock: dict[str, list[Tensor]] = {}
     swapped: dict[str, list[Tensor]] = {}
     with evaluating(model):
@@ -83,13 +85,15 @@ def measure_drift(
 
 @contextmanager
 def _seeing(
-    model: nn.Module, paths: Sequence[str], inputs: dict[str, list[Tensor]], outputs: dict[str, list[Tensor]]
+    model: nn.Module, paths: Sequence[str], inputs: dict[str, list[Inputs]], outputs: dict[str, list[Tensor]]
 ) -> Iterator[None]:
     """Keeps what goes into and comes out of the modules at `paths`; cloned, for in-place activations may follow."""
 
     def keep(path: str) -> Callable[[nn.Module, Args, dict[str, Any], Tensor], None]:
         def hook(module: nn.Module, args: Args, kwargs: dict[str, Any], output: Tensor) -> None:
-            inputs.setdefault(path, []).append(next(tensors_in([*args, *kwargs.values()])).clone())
+            if isinstance(module, StockPool):  # its arguments are those of a function of torch
+                args, kwargs = (call_input(args, kwargs),), {}
+            inputs.setdefault(path, []).append(_clones((args, kwargs)))
             outputs.setdefault(path, []).append(output.clone())
 
         return hook
@@ -102,9 +106,14 @@ def _seeing(
             handle.remove()
 
 
-def _local(replacement: nn.Module, inputs: list[Tensor], stock: list[Tensor]) -> float | None:
+def _clones(inputs: Inputs) -> Inputs:
+    cloned: Inputs = tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, inputs)
+    return cloned
+
+
+def _local(replacement: nn.Module, inputs: list[Inputs], stock: list[Tensor]) -> float | None:
     with torch.no_grad():
-        return _moved([replacement(x) for x in inputs], stock)
+        return _moved([replacement(*args, **kwargs) for args, kwargs in inputs], stock)
 
 
 def _moved(after: list[Tensor], before: list[Tensor]) -> float | None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 from torch import nn
 
 from poolswap.errors import InputError
+from poolswap.geometry import Geometry
 from poolswap.inputs import floating_tensor
-from poolswap.nn.site import HeadSite, WindowSite
+from poolswap.nn.site import HeadSite, RegionSite, WindowSite
+from poolswap.operators import Operator
 from poolswap.surgery.plan import Swap
 
 _HINT = "replace the head with soft: to='soft', include_global=True"
 
 
-def described(swap: Swap) -> WindowSite | HeadSite:
+def described(swap: Swap, operator: Operator, model: nn.Module) -> WindowSite | HeadSite | RegionSite:
     """The swap's site as its operator's module takes it."""
     site, call = swap.site, swap.site.call
     assert call is not None
-    channels, start = site.channels, site.op if swap.init == "identity" else None
+    channels = site.channels
+    if site.op == "conv":
+        assert call.geometry is not None
+        return WindowSite(_downsampling(call.geometry, operator), channels=channels)
+    start = site.op if swap.init == "identity" else None
+    if site.scope == "region":
+        return RegionSite(model.get_submodule(site.path), channels=channels, stock=site.op, start=start)
     if site.scope == "window":
         geometry = swap.geometry or call.geometry
         assert geometry is not None
@@ -32,6 +40,13 @@ def described(swap: Swap) -> WindowSite | HeadSite:
         stock=site.op,
         start=start,
     )
+
+
+def _downsampling(strided: Geometry, operator: Operator) -> Geometry:
+    """What takes a convolution's stride, after its map: every stride-th element, or windows as large as the stride."""
+    if operator.subsamples:
+        return strided
+    return Geometry.make(strided.dims, strided.stride, strided.stride, ceil_mode=True)
 
 
 def widened(model: nn.Module, swap: Swap, cells: int) -> tuple[str, nn.Linear]:

@@ -24,8 +24,8 @@ def adopt(optimizers: Iterable[Optimizer], model: nn.Module, paths: Iterable[str
     for path in paths:
         new = model.get_submodule(path)
         old = replaced_by(new)
-        gone = set(old.parameters()) if old is not None else set()
-        nearest = (p for p in (*gone, *_around(model, path)) if p in groups)
+        gone = set(old.parameters()) - set(new.parameters()) if old is not None else set()
+        nearest = (p for p in (*gone, *new.parameters(), *_around(model, path)) if p in groups)
         home = groups.get(next(nearest, None))  # type: ignore[arg-type]
         if home is not None:
             home["params"] = [p for p in home["params"] if p not in gone]

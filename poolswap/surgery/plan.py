@@ -16,7 +16,8 @@ from poolswap.models.userfile import split_reference
 from poolswap.operators import Operator
 from poolswap.operators.registry import find_operator, load_operator, parse_operator
 from poolswap.settings import Settings
-from poolswap.surgery.calls import Op
+from poolswap.surgery.calls import SiteOp
+from poolswap.surgery.layers import Include
 from poolswap.surgery.selectors import Candidates, left_out, select
 from poolswap.surgery.sites import PoolSite, Scope
 
@@ -89,6 +90,11 @@ class Plan(Settings):
         """Paths of the modules that are replaced, each once."""
         return tuple(dict.fromkeys(swap.site.path for swap in self.swaps))
 
+    @property
+    def include(self) -> tuple[Include, ...]:
+        """What `find_pools` has to look for beside pooling to find every site."""
+        return ("convs",) if any(swap.site.kind == "conv" for swap in self.swaps) else ()
+
     def check_whole(self) -> None:
         """Raise CheckError where a site that was meant stays stock."""
         if self.left:
@@ -118,7 +124,7 @@ def make_plan(
     layers: str | int | None = "all",
     to: str = "soft",
     *,
-    op: Op | None = None,
+    op: SiteOp | None = None,
     exclude: Iterable[str] = (),
     include_global: bool = False,
     geometry: Literal["keep", "paper"] = "keep",
@@ -130,10 +136,12 @@ def make_plan(
 ) -> Plan:
     """The plan that replaces the selected sites by the operator `to`, such as "soft" or "lp:p=3".
 
-    `layers` is a selector (see `surgery.selectors`); `op` narrows to "max" or "avg" sites; `exclude` are globs over
-    paths; `include_global` also takes the head's global sites. `swaps` are more pairs of (selector, operator), which
-    win over `layers`; with layers=None they are the whole plan. `options` are the operator's, as in beta=1.0.
-    geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do. `init` is of every swap.
+    `layers` is a selector (see `surgery.selectors`); `op` narrows to "max", "avg" or "conv" sites; `exclude` are globs
+    over paths; `include_global` also takes the head's global sites. Strided convolutions are among the sites if
+    `find_pools` was asked for them; poolings of regions are replaced where they are named. `swaps` are more pairs of
+    (selector, operator), which win over `layers`; with layers=None they are the whole plan. `options` are the
+    operator's, as in beta=1.0. geometry="paper" also turns a stem pool 3/2/p1 into 2/2, as the published models do.
+    `init` is of every swap.
 
     Raises NothingToReplaceError where the model has no such site, and InputError for a selector that matches nothing.
     """
@@ -142,7 +150,8 @@ def make_plan(
     def candidates_for(operator: Operator) -> Candidates:
         windows: list[Scope] = ["window"] if operator.window else []
         heads: list[Scope] = ["global"] if include_global or not windows else []
-        candidates = Candidates.of(sites, op=op, exclude=exclude, scopes=[*windows, *heads])
+        regions: list[Scope] = ["region"] if operator.region else []
+        candidates = Candidates.of(sites, op=op, exclude=exclude, scopes=[*windows, *heads, *regions])
         if not candidates.named and not operator.window:
             raise NothingToReplaceError(f"nothing to replace: {operator.name} takes a head's global pooling alone")
         if not candidates.named:
@@ -203,7 +212,7 @@ def _paper_stem(swaps: list[Swap]) -> list[Swap]:
     return [*swaps[:stem], changed, *swaps[stem + 1 :]]
 
 
-def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool) -> tuple[str, str | None]:
+def _why_nothing(sites: Sequence[PoolSite], op: SiteOp | None, include_global: bool) -> tuple[str, str | None]:
     """(message, hint) for a model without a site of the kind that was asked for."""
     windows = [site for site in sites if site.scope == "window" and site.only != "train"]
     heads = [site for site in sites if site.scope == "global" and site.replaceable]
@@ -214,5 +223,6 @@ def _why_nothing(sites: Sequence[PoolSite], op: Op | None, include_global: bool)
     if windows:
         what = f"{op} " if op else ""
         return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="
-    hint = "replace the head's global pooling with include_global=True" if heads and not include_global else None
+    strided = "find its strided convolutions too: include=['convs']"
+    hint = "replace the head's global pooling with include_global=True" if heads and not include_global else strided
     return "nothing to replace: the model's forward calls no window pooling", hint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from poolswap.budget import Meter, TooLargeError
 from poolswap.errors import InputError, first_line
-from poolswap.inputs import Example, fitted, make_inputs
+from poolswap.inputs import Example, fitted, make_inputs, tensors_in
 from poolswap.surgery.recording import Trace, record
 
 
@@ -54,6 +54,43 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
         except Exception:
             trained = None
     return evaluated, trained
+
+
+def run_layers(
+    model: nn.Module, input_size: Sequence[int], example: Example | None, paths: Iterable[str]
+) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """(path, input shape, output shape) of every call of the modules at `paths`, by one forward in eval mode of a copy.
+
+    Runs as `probe` does.
+    """
+    wanted = set(paths)
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(0)
+        for device in ("meta", "cpu"):
+            seen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+            subject = _copy_to(model, device).eval()
+            for path, module in subject.named_modules():
+                if path in wanted:
+                    module.register_forward_hook(_noting(path, seen), with_kwargs=True)
+            args, kwargs = fitted(subject, make_inputs(subject, input_size, 1, device=device, example=example))
+            try:
+                with torch.no_grad():
+                    subject(*args, **kwargs)
+            except Exception:
+                if device == "cpu":
+                    raise
+                continue
+            break
+    return seen
+
+
+def _noting(path: str, seen: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        x, y = (next(tensors_in(value)) for value in ([*args, *kwargs.values()], output))
+        seen.append((path, tuple(x.shape), tuple(y.shape)))
+
+    return hook
 
 
 def rehearse(model: nn.Module, input_size: Sequence[int], batch: int, example: Example | None = None) -> None:

@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from poolswap.errors import InputError, nearest
-from poolswap.surgery.calls import Op
+from poolswap.surgery.calls import SiteOp
 from poolswap.surgery.sites import PoolSite, Scope
 from poolswap.surgery.syntax import parts_of
 
@@ -40,7 +40,7 @@ class Candidates:
         cls,
         sites: Sequence[PoolSite],
         *,
-        op: Op | None = None,
+        op: SiteOp | None = None,
         exclude: Iterable[str] = (),
         scopes: Sequence[Scope] = ("window",),
     ) -> Candidates:
@@ -58,7 +58,8 @@ class Candidates:
         named = frozenset(site.path for site in usable)
         counted = tuple(site for site in usable if site.left_out is None)
         wanted = (site for site in sites if _unwanted(site, op, patterns, scopes) is None)
-        left_out = {site.path: site.left_out for site in wanted if site.left_out}
+        # Regions are replaced by name alone: nobody who says `all` misses them.
+        left_out = {site.path: site.left_out for site in wanted if site.left_out and site.scope != "region"}
         return cls(counted, tuple(sites), named, why_not, left_out)
 
     @property
@@ -120,17 +121,19 @@ def _matches(site: PoolSite, pattern: str) -> bool:
     return any(fnmatchcase(path, pattern) for path in (site.path, *site.aliases))
 
 
-def _reason(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
+def _reason(site: PoolSite, op: SiteOp | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
     if not site.replaceable:
         return f"which cannot be replaced: it {site.reason}"
     return _unwanted(site, op, exclude, scopes)
 
 
-def _unwanted(site: PoolSite, op: Op | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
+def _unwanted(site: PoolSite, op: SiteOp | None, exclude: Sequence[str], scopes: Sequence[Scope]) -> str | None:
     if site.scope not in scopes:
-        return "a global site: add include_global=True" if site.scope == "global" else "a window site"
+        hints = {"global": "a global site: add include_global=True", "region": "which pools regions: to='soft' does"}
+        return hints.get(site.scope, "a window site")
     if op is not None and site.op != op:
-        return f"which is {site.op} pooling, not {op}"
+        kind = "a strided convolution" if site.op == "conv" else f"{site.op} pooling"
+        return f"which is {kind}, not {op}"
     if any(_matches(site, pattern) for pattern in exclude):
         return "which is excluded"
     return None

@@ -14,13 +14,14 @@ from torch.fx import GraphModule
 
 from poolswap.geometry import Geometry
 from poolswap.inputs import Example
-from poolswap.surgery.calls import Op, PoolingCall, is_pool_module, module_call
+from poolswap.surgery.calls import PoolingCall, SiteOp, is_pool_module, module_call
+from poolswap.surgery.layers import Include, find_layers, is_conv, layer_aside, layer_call, layer_obstacle
 from poolswap.surgery.probe import probe
 from poolswap.surgery.recording import Event, Trace
 
-Kind = Literal["module", "functional", "written out"]
+Kind = Literal["module", "functional", "written out", "conv", "roi"]
 Shape = tuple[Annotated[int, Field(ge=0, lt=2**48)], ...]
-Scope = Literal["window", "global"]
+Scope = Literal["window", "global", "region"]
 
 # A whole-map average with fewer elements than this is a small window that happens to cover a small map.
 _SMALLEST_MAP = 9
@@ -39,7 +40,7 @@ _COLUMNS = (
 
 
 class PoolSite(BaseModel):
-    """One pooling call of a model.
+    """One pooling call of a model, or a layer that downsamples or pools without one: kinds "conv" and "roi".
 
     `path` names the module, or the child that lifting gives a functional call; `owner` is the path of the module whose
     forward makes the call. Shapes are those of the probed forward, batch included. `eval_call` and `train_call` count
@@ -54,7 +55,7 @@ class PoolSite(BaseModel):
     path: str
     owner: str
     kind: Kind
-    op: Op
+    op: SiteOp
     scope: Scope
     call: PoolingCall | None
     function: str
@@ -112,15 +113,23 @@ class PoolSite(BaseModel):
 
     @property
     def channels(self) -> int:
-        """Channels of the pooled map."""
+        """Channels of the pooled map: of a convolution, those that it makes."""
+        if self.kind == "conv":
+            return self.output_shape[1]
         channels_last = self.call is not None and self.call.axes is not None and self.call.axes[0] == 1
         return self.input_shape[-1 if channels_last else 1]
 
 
 def find_pools(
-    model: nn.Module, input_size: Sequence[int] = (3, 224, 224), *, example: Example | None = None
+    model: nn.Module,
+    input_size: Sequence[int] = (3, 224, 224),
+    *,
+    example: Example | None = None,
+    include: Sequence[Include] = (),
 ) -> list[PoolSite]:
     """Every pooling site of the model, in the order in which one forward calls them; train-only ones last.
+
+    Behind them stand torchvision's poolings of regions and, with include=["convs"], strided convolutions.
 
     `input_size` is (C, *spatial) without the batch. `example` replaces the input made from it: a tensor, a sequence of
     positional or a mapping of keyword arguments. The model is not changed, and no weights are needed: it may lie on
@@ -133,10 +142,12 @@ def find_pools(
     calls = [(event, slot, path) for slot, path in zip(slots, paths, strict=True) for event in slot.shown]
     calls.sort(key=lambda call: (not call[1].evaluated, call[0].position))
     confused = evaluated.confused | (trained.confused if trained else frozenset())
-    return [
-        _site(number, event, slot, path, namer, confused).model_copy(update={"probed": tuple(input_size)})
-        for number, (event, slot, path) in enumerate(calls, start=1)
+    sites = [
+        _site(number, event, slot, path, namer, confused) for number, (event, slot, path) in enumerate(calls, start=1)
     ]
+    layers = enumerate(find_layers(model, input_size, example, include), start=len(sites) + 1)
+    sites += [_layer_site(number, *layer, namer) for number, layer in layers]
+    return [site.model_copy(update={"probed": tuple(input_size)}) for site in sites]
 
 
 @dataclass
@@ -292,6 +303,29 @@ def _site(number: int, event: Event, slot: _Slot, path: str, namer: _Namer, conf
         train_call=slot.trained[0].index if slot.trained else None,
         only=slot.only,
         aside=_ASIDE if reason is None and any(seen.compared for seen in slot.seen) else None,
+    )
+
+
+def _layer_site(
+    number: int, path: str, module: nn.Module, seen: tuple[int, ...], made: tuple[int, ...], namer: _Namer
+) -> PoolSite:
+    call, obstacle, conv = layer_call(module), layer_obstacle(module), is_conv(module)
+    assert call is not None
+    return PoolSite(
+        number=number,
+        path=path,
+        owner=path.rpartition(".")[0],
+        kind="conv" if conv else "roi",
+        op=call.op,
+        scope="window" if conv else "region",
+        call=call,
+        function=type(module).__name__,
+        input_shape=seen,
+        output_shape=made,
+        replaceable=obstacle is None,
+        reason=obstacle,
+        aliases=tuple(other for other in namer.paths[module] if other != path),
+        aside=layer_aside(module) if obstacle is None else None,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from poolswap.surgery.calls import StockPool, is_pool_module
+from poolswap.surgery.layers import is_conv
 from poolswap.surgery.mark import mark
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -40,7 +41,7 @@ def stand_in(new: nn.Module, old: nn.Module) -> None:
     for name, value in vars(old).items():
         if name not in _OF_EVERY_MODULE:
             vars(new).setdefault(name, value)
-    if is_pool_module(old):
+    if is_pool_module(old) or is_conv(old):
         new.__class__ = _class_of(type(new), type(old))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,9 +12,11 @@ from torch.optim import Optimizer
 
 from poolswap.errors import InputError, PoolswapError
 from poolswap.inputs import Example, floating_tensor
+from poolswap.nn.conv import ConvThenPool
 from poolswap.nn.head import HeadPool
 from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
+from poolswap.surgery.layers import layer_call, layer_obstacle
 from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.surgery.mark import replaced_by
 from poolswap.surgery.optimizers import adopt
@@ -68,9 +71,9 @@ def swap_pools(
     """
     swaps = {swap.site.path: swap for swap in plan.swaps}
     for swap in swaps.values():
-        _check_site(model, swap.site)
+        check_site(model, swap.site)
     with torch.inference_mode(mode=False):  # what comes in may be trained, wherever it was made
-        replacements = {path: _replacement(swap, plan, model) for path, swap in swaps.items()}
+        replacements = {path: make_replacement(swap, plan, model) for path, swap in swaps.items()}
         classifiers = dict(
             widened(model, swaps[path], new.cells)
             for path, new in replacements.items()
@@ -108,7 +111,8 @@ def _replace(model: nn.Module, path: str, new: nn.Module) -> Swapped:
     old = model.get_submodule(path)
     stand_in(new, old)
     _put(model, old, new)
-    parameters = sum(p.numel() for p in new.parameters())
+    theirs = set(old.parameters())  # a convolution's stay
+    parameters = sum(p.numel() for p in new.parameters() if p not in theirs)
     return Swapped(path=path, before=_line(old), after=_line(new), parameters=parameters)
 
 
@@ -124,13 +128,19 @@ def _check_head(model: nn.Module, plan: Plan) -> None:
         ) from error
 
 
-def _replacement(swap: Swap, plan: Plan, model: nn.Module) -> nn.Module:
-    new = plan.operator(swap.to).make(described(swap), swap.options)
+def make_replacement(swap: Swap, plan: Plan, model: nn.Module) -> nn.Module:
+    """What comes to stand at the swap's site, on the device and in the dtype around it; the model is left as it is."""
+    operator = plan.operator(swap.to)
+    new = operator.make(described(swap, operator, model), swap.options)
+    if swap.site.op == "conv":
+        conv: Any = model.get_submodule(swap.site.path)
+        return ConvThenPool(conv, new.to(device=conv.weight.device, dtype=conv.weight.dtype))
     like = _neighbour(model, swap.site.path)
     return new if like is None else new.to(device=like.device, dtype=like.dtype)
 
 
-def _check_site(model: nn.Module, site: PoolSite) -> None:
+def check_site(model: nn.Module, site: PoolSite) -> None:
+    """Raise InputError where the model does not have this site, or it cannot be replaced."""
     hint = "make the plan from this very model"
     if not site.replaceable or site.call is None:
         raise InputError(f"{site.path} cannot be replaced: it {site.reason}", "poolswap inspect MODEL")
@@ -151,7 +161,11 @@ def _check_site(model: nn.Module, site: PoolSite) -> None:
         return
     if not site.path:
         raise InputError("the model itself is a pooling layer", "wrap it in torch.nn.Sequential")
-    if not is_pool_module(module) or geometry_of(module) != site.call.geometry:
+    if site.kind in ("conv", "roi"):
+        found = layer_call(module) == site.call and layer_obstacle(module) is None
+    else:
+        found = is_pool_module(module) and geometry_of(module) == site.call.geometry
+    if not found:
         raise InputError(f"the plan has {site.op} pooling {site.call} at {site.path}; there is {_line(module)}", hint)
 
 

@@ -22,7 +22,7 @@ def test_json_has_every_operator_with_its_options(capsys):
     }
     assert listed["blur"]["options"]["of"] == {"type": "max|avg", "default": None}
     assert listed["stochastic"]["draws"]
-    assert listed["soft"]["replaces"] == ["windows", "heads"]
+    assert listed["soft"]["replaces"] == ["windows", "heads", "regions"]
     assert listed["lp"]["cost"] is None
 
 
