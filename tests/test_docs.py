@@ -1,5 +1,6 @@
 """What the documentation tells people to type: it parses, and runs in its page's order in an empty folder."""
 
+import json
 import os
 import pydoc
 import re
@@ -11,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import front
 import pytest
+import site_pages
+from cpu_report import between_markers
 from typer.main import get_command
 
 from poolswap.cli.app import app, main
+from poolswap.operators import OPERATORS
+from poolswap.operators.registry import parse_operator
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -131,6 +137,7 @@ PARSERS = {
     "mypy": lambda *_: None,
     "export": lambda *_: None,
     ".": lambda *_: None,
+    "hf": lambda *_: None,
     "sbatch": lambda _array, _wrap, line: [parse_words(*command) for command in words(line)],
     "compute-sanitizer": lambda *arguments: parse_words(*arguments[arguments.index("python") :]),
 }
@@ -156,9 +163,10 @@ NOT_HERE = {
     r"--pretrained|photos/": "needs weights from the network and somebody's photographs",
     r"^poolswap report run --check": "is of the run before, which needs the network",
     r"sbatch|--engine ray": "needs a cluster",
+    r"^hf |hf-hub:": "needs the network, and an account",
     r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
 }
-LONG = {"ablate.md", "adapt.md", "benchmarks.md", "export.md", "images.md", "operators.md"}
+LONG = {"ablate.md", "adapt.md", "tutorial.md", "benchmarks.md", "export.md", "images.md", "operators.md"}
 SHORTER = {  # on the README, which is part of the default run
     "ablate": ["--seeds", "1"],
     "bench": ["--repeats", "2", "--no-compile"],
@@ -217,6 +225,33 @@ def test_the_python_of_a_page_works(page, tmp_path, monkeypatch):
     for block in blocks(page):
         if block.language == "python":
             exec(compile(block.text, f"{page.name}:{block.line}", "exec"), {"__name__": page.stem})
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "tour"}
+    for cell in json.loads((ROOT / "docs/tour.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "tour.ipynb", "exec"), space)
+
+
+def test_the_front_page_says_what_the_committed_runs_say():
+    said = between_markers("front").search((ROOT / "README.md").read_text())[0]
+    assert front.table(front.rows_of(front.ABLATION)) in said
+    assert front.models(front.rows_of(front.MODELS)) in said
+
+
+def test_the_site_has_a_section_for_every_command_option_and_operator():
+    commands = site_pages.commands()
+    for name, command in COMMANDS.items():
+        assert f"\n## {name}\n" in f"\n{commands}"
+        assert [f for p in command.params for f in p.opts if f.startswith("--") and f"`{f}" not in commands] == []
+    cards = site_pages.cards()
+    assert re.findall(r"^## (\w+)$", cards, flags=re.MULTILINE) == list(OPERATORS)
+    for line in re.findall(r"^poolswap .*$", cards, flags=re.MULTILINE):
+        parse_words(*shlex.split(line))
+        parse_operator(shlex.split(line)[4])
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name)

@@ -5,6 +5,7 @@ Importing this module needs neither Triton nor a device; `poolswap.ops.triton.ke
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -20,6 +21,8 @@ def unavailable() -> str | None:
         return "Triton is not installed (it comes with torch's Linux GPU builds)"
     if not torch.cuda.is_available():
         return "torch finds no CUDA or ROCm device"
+    if not hasattr(import_module("triton"), "constexpr_function"):
+        return "Triton is older than the kernels, which need its constexpr_function: a newer torch brings it"
     return None
 
 

@@ -1,0 +1,32 @@
+"""What the package uses of torch and timm that they do not promise: a version without it is named here, by its name."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "poolswap"
+SOURCE = "\n".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
+TORCH = sorted(set(re.findall(r"torch(?:\._C|\.autograd\.forward_ad)?\._\w+(?:\._\w+)*", SOURCE)))
+IMPORTED = sorted(set(re.findall(r"from ((?:torch|timm)[\w.]*) import ([^\n(]*\b_\w+[^\n(]*)", SOURCE)))
+
+
+@pytest.mark.parametrize("name", [name for name in TORCH if not name.startswith("torch._inductor")])
+def test_torch_has(name):
+    value = importlib.import_module("torch")
+    for part in name.split(".")[1:]:
+        value = getattr(value, part)
+
+
+@pytest.mark.parametrize(("module", "names"), IMPORTED)
+def test_a_library_has(module, names):
+    found = importlib.import_module(module)
+    for name in names.split(","):
+        assert hasattr(found, name.split(" as ")[0].strip())
+
+
+def test_forward_mode_says_its_level():
+    from torch.autograd import forward_ad
+
+    assert forward_ad._current_level == -1
