@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import sys
 import tempfile
@@ -20,67 +21,93 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors.torch import save
 
 from poolswap import find_pools, load_model, make_plan, swap_pools
+from poolswap.ablate.check import parse_check
 from poolswap.ablate.grid import make_grid
+from poolswap.ablate.report.summary import summarise
+from poolswap.ablate.run import parse_shard
 from poolswap.ablate.runs import RunFolder
 from poolswap.ablate.study import Study, parse_counts
 from poolswap.adapt import Recipe
+from poolswap.budget import parse_bytes
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import PoolswapError
 from poolswap.images.picture import read_picture
 from poolswap.manifest import read_manifest
 from poolswap.models.load import parse_input_size, parse_model_args
 from poolswap.models.names import resolve
+from poolswap.models.package import read_package
+from poolswap.models.weights import read_state_dict
+from poolswap.operators.registry import parse_operator, split_operators
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.selectors import Candidates, select
 
 SIZE = (3, 32, 32)
 VALUES: list[Any] = [
-    *(
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        3,
-        2**31,
-        2**63,
-        2**64,
-        2**70,
-        -(2**63),
-        1e30,
-        1e308,
-        -0.0,
-        float("nan"),
-        float("inf"),
-    ),
+    *(None, True, False, 0, 1, -1, 3, 2**31, 2**63, 2**64, 2**70, -(2**63)),
+    *(1e30, 1e308, -0.0, float("nan"), float("inf")),
     *("", "x", "0", "all", "$", "\0", "../../x", "/dev/zero", "__class__", "a.py:b", "é", "x" * 300, "9" * 5000),
+    *("\x1b[2J", "[/x]", "\u202e", "\ud800"),
     *([], [[]], [0], [-1, 2], {}, {"a": 1}, {"": {}}),
 ]
 TEXTS = (
-    "",
-    "a",
-    "#",
-    "1",
-    "9" * 5000,
-    ",",
-    ":",
-    "..",
-    "=",
-    "*",
-    "[",
-    "]",
-    "all",
-    "first",
-    "timm:",
-    "\0",
-    "/",
-    "é",
-    " ",
+    *(
+        "",
+        "a",
+        "#",
+        "1",
+        "9" * 5000,
+        ",",
+        ":",
+        "..",
+        "=",
+        "*",
+        "[",
+        "]",
+        "\0",
+        "/",
+        "é",
+        " ",
+        "\x1b[2J",
+        "\ud800",
+        "²",
+        "\u0661",
+    ),
+    *(
+        "all",
+        "first",
+        "timm:",
+        "hf-hub:",
+        "soft",
+        "lp:p=3",
+        "learn=true",
+        "beta",
+        "top1 >= ",
+        " for adapt=",
+        "1e999",
+        "8G",
+    ),
 )
+RESULT: dict[str, Any] = {
+    **{"top1": 90.0, "top5": 99.0, "loss": 0.1, "shift_consistency": 95.0, "images": 8, "correct": "f7"},
+    **{"parameters": 1234, "drift": 0.1, "sites": [{"path": "maxpool", "local": 0.1}], "seconds": 3.5},
+    "costs": [
+        {
+            **{"direction": "forward", "batch": 2, "milliseconds": 1.5, "memory": 4096, "control_memory": 4096},
+            "ratio": {"median": 1.1, "low": 1.0, "high": 1.2},
+            "noise": {"median": 1.0, "low": 0.9, "high": 1.1},
+        }
+    ],
+    "environment": {"torch": "2"},
+}
+
+
+# A part of the others' inputs: these look through a thousand names, every installed package, a whole study.
+SHARES = {"name of a model": 0.1, "operator": 0.25, "results of a run": 0.25}
 
 
 def mutated(document: Any, draw: random.Random) -> Any:
@@ -111,10 +138,21 @@ def mutated(document: Any, draw: random.Random) -> Any:
 def damaged(raw: bytes, draw: random.Random) -> bytes:
     """The bytes with a few of them changed, or cut off."""
     made = bytearray(raw)
-    for _ in range(draw.randint(1, 20)):
+    for _ in range(draw.choice([1, 2, 20])):
         if made:
             made[draw.randrange(len(made))] = draw.randrange(256)
     return bytes(made[: draw.randrange(len(made) + 1)] if draw.random() < 0.3 else made)
+
+
+def typed(draw: random.Random, *sound: str) -> str:
+    """Parts of texts in a row, or a sound text with some of them put in, or in the place of a character."""
+    if draw.random() < 0.5:
+        return "".join(draw.choice(TEXTS) for _ in range(draw.randint(0, 6)))
+    made = draw.choice(sound)
+    for _ in range(draw.randint(0, 3)):
+        place = draw.randrange(len(made) + 1)
+        made = made[:place] + draw.choice(TEXTS) + made[place + draw.randint(0, 1) :]
+    return made
 
 
 def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
@@ -128,7 +166,8 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
     runs.open(study, grid)
     swap_pools(model, plan)
     checkpoint, forged, file = folder / "a.safetensors", folder / "b.safetensors", folder / "file"
-    manifest = json.loads(save_checkpoint(model, checkpoint, spec=spec, plan=plan).model_dump_json())
+    saved = save_checkpoint(model, checkpoint, spec=spec, plan=plan, example=[torch.rand(2, *SIZE)])
+    manifest = json.loads(saved.model_dump_json())
     raw = checkpoint.read_bytes()
     start = raw[: 8 + int.from_bytes(raw[:8], "little")]
     header, candidates = json.loads(start[8:]), Candidates.of(sites)
@@ -136,13 +175,15 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
         "plan": json.loads(plan.dumps("json")),
         "study": study.model_dump(mode="json"),
         "recipe": Recipe().model_dump(),
+        "package": {"architecture": "resnet18", "num_classes": 3, "pretrained_cfg": {"input_size": list(SIZE)}},
     }
+    sound["package"]["model_args"] = {"in_chans": 3, "layers": [1, 1, 1, 1]}
 
     def metadata(draw: random.Random) -> object:
         header["__metadata__"]["poolswap"] = json.dumps(mutated(manifest, draw))
         text = json.dumps(header).encode()
         forged.write_bytes(len(text).to_bytes(8, "little") + text + raw[len(start) :])
-        return read_manifest(forged)
+        return read_manifest(forged).inputs
 
     def bytes_of_a_checkpoint(draw: random.Random) -> object:
         forged.write_bytes(damaged(start, draw) + raw[len(start) :])
@@ -158,33 +199,66 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
 
         return read
 
-    def results(draw: random.Random) -> object:
-        made = mutated(json.loads(grid.model_dump_json()), draw)
+    def grid_of_a_run(draw: random.Random) -> object:
+        made = mutated(json.loads(whole_grid), draw)
         (runs.path / "grid.json").write_text(json.dumps(made))
         return runs.grid()
+
+    def results_of_a_run(draw: random.Random) -> object:
+        (runs.path / "grid.json").write_text(whole_grid)
+        for key in grid.trials:
+            (runs.trial(key) / "result.json").write_text(
+                json.dumps(mutated(RESULT, draw) if draw.random() < 0.5 else RESULT)
+            )
+        return summarise([runs])
+
+    def package(draw: random.Random) -> object:
+        (folder / "config.json").write_text(json.dumps(mutated(sound["package"], draw)))
+        return read_package(f"local-dir:{folder}")
+
+    def weights(draw: random.Random) -> object:
+        suffix = draw.choice(list(weights_files))
+        file.with_suffix(suffix).write_bytes(damaged(weights_files[suffix], draw))
+        return read_state_dict(file.with_suffix(suffix))
 
     def picture(draw: random.Random) -> object:
         file.write_bytes(damaged(draw.choice(pictures), draw))
         return read_picture(file)
 
-    def text(draw: random.Random) -> str:
-        return "".join(draw.choice(TEXTS) for _ in range(draw.randint(0, 6)))
-
-    pictures = _pictures()
+    whole_grid, pictures, weights_files = grid.model_dump_json(), _pictures(), _weights()
+    for key in grid.trials:
+        runs.trial(key).mkdir()
     return {
         "metadata of a checkpoint": metadata,
         "bytes of a checkpoint": bytes_of_a_checkpoint,
         "plan": document(Plan, "plan"),
         "study": document(Study, "study"),
         "recipe": document(Recipe, "recipe"),
-        "grid of a run": results,
+        "grid of a run": grid_of_a_run,
+        "results of a run": results_of_a_run,
+        "configuration of a package": package,
+        "weights": weights,
         "picture": picture,
-        "name of a model": lambda draw: resolve(text(draw)),
-        "selector": lambda draw: select(text(draw), candidates),
-        "counts": lambda draw: parse_counts(text(draw), 5),
-        "input size": lambda draw: parse_input_size(text(draw)),
-        "model arguments": lambda draw: parse_model_args([f"a={text(draw)}", text(draw)]),
+        "name of a model": lambda draw: resolve(
+            typed(draw, "resnet18", "timm:test_resnet", "torchvision:vgg11", "a.py:b")
+        ),
+        "operator": lambda draw: [parse_operator(o) for o in split_operators(typed(draw, "soft", "lp:p=3", "max,avg"))],
+        "selector": lambda draw: select(typed(draw, "all", "first:1,#1", "maxpool*"), candidates),
+        "check of a report": lambda draw: parse_check(typed(draw, "top1_delta >= -0.5", "loss < 1 for adapt=none")),
+        "shard": lambda draw: parse_shard(typed(draw, "1/4", "12/345")),
+        "size of memory": lambda draw: parse_bytes(typed(draw, "8G", "500 MiB", "123456")),
+        "counts": lambda draw: parse_counts(typed(draw, "0..all", "1,3,5"), 5),
+        "input size": lambda draw: parse_input_size(typed(draw, "3,224,224", "1,4000")),
+        "model arguments": lambda draw: parse_model_args([typed(draw, "a=1", "layers=[1,2]", "b=x")]),
     }
+
+
+def _weights() -> dict[str, bytes]:
+    """By suffix: a state dict in torch's format, in its older one, and in safetensors."""
+    state, new, old = {"a.weight": torch.rand(3, 4), "b": torch.zeros(2, dtype=torch.int64)}, BytesIO(), BytesIO()
+    torch.save(state, new)
+    torch.save({"state_dict": state, "epoch": 3}, old, _use_new_zipfile_serialization=False)
+    return {".pt": new.getvalue(), ".pth": old.getvalue(), ".safetensors": save(state)}
 
 
 def _pictures() -> list[bytes]:
@@ -202,10 +276,12 @@ def run(inputs: int, seed: int) -> dict[str, tuple[int, int, int]]:
     """By door: (taken, refused, anything else) of so many inputs in all. The findings are printed on stderr."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, (name, read) in enumerate((every := doors(Path(folder))).items()):
+        every = doors(Path(folder))
+        share = inputs / sum(SHARES.get(name, 1) for name in every)
+        for number, (name, read) in enumerate(every.items()):
             draw = random.Random(seed * 1_000_003 + number)
             taken = refused = wrong = 0
-            for _ in range(-(-inputs // len(every))):
+            for _ in range(math.ceil(share * SHARES.get(name, 1))):
                 try:
                     read(draw)
                     taken += 1

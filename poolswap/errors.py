@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from enum import IntEnum
 
+_LONGEST_WORD = 100
+
 
 class ExitCode(IntEnum):
     """Exit codes of the command line."""
@@ -46,9 +48,14 @@ def in_words(message: str) -> str:
     return message
 
 
+def closest(word: str, known: Iterable[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The known words that are closest to this one, at most `n` of them."""
+    return get_close_matches(word[:_LONGEST_WORD], list(known), n, cutoff)  # no name is longer, a file's text may be
+
+
 def nearest(word: str, known: Iterable[str], lead: str = "did you mean") -> str | None:
     """`did you mean first?` where a known word is close, or None."""
-    close = get_close_matches(word, list(known), n=1)
+    close = closest(word, known, n=1)
     return f"{lead} {close[0]}?" if close else None
 
 

@@ -173,7 +173,7 @@ def _last_lines(folder: RunFolder, key: str) -> str:
 
 def parse_shard(text: str) -> tuple[int, int]:
     """ "2/4" -> (2, 4). Raises InputError."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
         raise InputError(f"shard={text!r} is not I/N with I from 1 to N", "write for example shard='1/4'")

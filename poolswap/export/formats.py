@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from poolswap.errors import InputError, MissingExtraError
+from poolswap.errors import InputError, MissingExtraError, closest
 from poolswap.export.job import Job, Runner
 
 
@@ -94,6 +93,6 @@ FORMATS = {format.name: format for format in _TABLE}
 def find_format(name: str) -> Format:
     """The format of this name. Raises InputError with the closest names."""
     if name not in FORMATS:
-        close = get_close_matches(name, FORMATS, n=2) or list(FORMATS)
+        close = closest(name, FORMATS, n=2) or list(FORMATS)
         raise InputError(f"unknown format {name!r}", f"try one of: {', '.join(close)}")
     return FORMATS[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,7 @@ import timm
 import torchvision
 from timm.models import get_deprecated_models
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, closest
 from poolswap.models.torchvision import is_torchvision
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import SUFFIXES
@@ -73,5 +72,5 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
         return InputError(
             f"{reference} names a file of weights, not a model", f"name the model, and give weights={reference!r}"
         )
-    close = get_close_matches(reference.lower(), list(dict.fromkeys(known)), n=3, cutoff=0.0)
+    close = closest(reference.lower(), dict.fromkeys(known), cutoff=0.0)
     return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")

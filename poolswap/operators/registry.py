@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from torch import nn
 
-from poolswap.errors import InputError, first_line
+from poolswap.errors import InputError, closest, first_line
 from poolswap.models.userfile import load_object, split_reference
 from poolswap.nn.head import HeadPool
 from poolswap.operators.builtin import OPERATORS
@@ -38,7 +37,7 @@ def find_operator(name: str) -> Operator:
         return _loaded(installed[name])
     known = [*OPERATORS, *installed]
     raise InputError(
-        f"unknown pooling operator {name!r}", f"try one of: {', '.join(get_close_matches(name, known, n=3) or known)}"
+        f"unknown pooling operator {name!r}", f"try one of: {', '.join(closest(name, known) or known)}"
     )
 
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from poolswap.errors import InputError, nearest
+from poolswap.errors import InputError, closest, nearest
 from poolswap.surgery.calls import SiteOp
 from poolswap.surgery.sites import PoolSite, Scope
 from poolswap.surgery.syntax import parts_of
@@ -143,5 +142,5 @@ def _closest(text: str, sites: Sequence[PoolSite]) -> str:
     if word := nearest(text, ("first", "last", "all")):
         return word
     paths = [site.path for site in sites]
-    close = get_close_matches(text, paths, n=3, cutoff=0.4) or paths[:3]
+    close = closest(text, paths, cutoff=0.4) or paths[:3]
     return f"paths like {', '.join(close)}: poolswap inspect MODEL lists them" if close else "the model has no site"
