@@ -37,7 +37,7 @@ from poolswap.budget import parse_bytes
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import PoolswapError
 from poolswap.images.picture import read_picture
-from poolswap.manifest import read_manifest
+from poolswap.manifest import Manifest, read_manifest
 from poolswap.models.load import parse_input_size, parse_model_args
 from poolswap.models.names import resolve
 from poolswap.models.package import read_package
@@ -170,6 +170,7 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
     manifest = json.loads(saved.model_dump_json())
     raw = checkpoint.read_bytes()
     start = raw[: 8 + int.from_bytes(raw[:8], "little")]
+    tensors = len(raw) - len(start)
     header, candidates = json.loads(start[8:]), Candidates.of(sites)
     sound = {
         "plan": json.loads(plan.dumps("json")),
@@ -179,21 +180,26 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
     }
     sound["package"]["model_args"] = {"in_chans": 3, "layers": [1, 1, 1, 1]}
 
+    def forge(start: bytes) -> Manifest:
+        """A checkpoint that begins so. What is said of its tensors is read, the tensors are not: they are a hole."""
+        with forged.open("wb") as file:
+            file.write(start)
+            file.truncate(len(start) + tensors)
+        return read_manifest(forged)
+
     def metadata(draw: random.Random) -> object:
         header["__metadata__"]["poolswap"] = json.dumps(mutated(manifest, draw))
         text = json.dumps(header).encode()
-        forged.write_bytes(len(text).to_bytes(8, "little") + text + raw[len(start) :])
-        return read_manifest(forged).inputs
+        return forge(len(text).to_bytes(8, "little") + text).inputs
 
     def bytes_of_a_checkpoint(draw: random.Random) -> object:
-        forged.write_bytes(damaged(start, draw) + raw[len(start) :])
-        return read_manifest(forged)
+        return forge(damaged(start, draw))
 
     def document(kind: Any, name: str) -> Callable[[random.Random], object]:
         def read(draw: random.Random) -> object:
             path = file.with_suffix(draw.choice([".json", ".yaml"]))
             made = mutated(sound[name], draw)
-            text = json.dumps(made) if path.suffix == ".json" or draw.random() < 0.5 else yaml.safe_dump(made)
+            text = json.dumps(made) if path.suffix == ".json" or draw.random() < 0.9 else yaml.safe_dump(made)
             path.write_bytes(damaged(text.encode(), draw) if draw.random() < 0.2 else text.encode())
             return kind.read(path)
 
