@@ -28,6 +28,17 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+# What a terminal obeys instead of showing it, names in a file among it: control characters, and marks that turn or end
+# a line.
+_OBEYED = (*range(0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_SHOWN = {code: chr(code).encode("unicode_escape").decode() for code in _OBEYED}
+
+
+def visible(text: str) -> str:
+    """The text in one line, with escapes such as \\x1b for whatever a terminal would obey."""
+    return text.translate(_SHOWN)
+
+
 # What pydantic says of a value, and what a person would.
 _LIMITS = {"less": "at most", "greater": "at least"}
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -34,7 +36,7 @@ class KeptTensor(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> KeptTensor:
-        if self.dtype not in _DTYPES or torch.Size(self.shape).numel() > LARGEST_INPUT:
+        if self.dtype not in _DTYPES or math.prod(self.shape) > LARGEST_INPUT:
             raise ValueError(f"no tensor of {self.dtype} {self.shape} is an example")
         return self
 
@@ -52,7 +54,7 @@ class KeptTensor(BaseModel):
         dtype = _DTYPES[self.dtype]
         if self.data is None:
             return (torch.randn(self.shape) * self.std + self.mean).to(dtype)
-        size = torch.Size(self.shape).numel() * dtype.itemsize
+        size = math.prod(self.shape) * dtype.itemsize
         try:
             raw = zlib.decompressobj().decompress(b64decode(self.data), size + 1)
         except (ValueError, zlib.error) as error:
@@ -79,7 +81,15 @@ class KeptExample(BaseModel):
             len(self.items) if self.kind == "mapping" else 0
         ):
             raise ValueError(f"the example's {self.kind} is not whole")
+        if self.elements > LARGEST_INPUT:
+            raise ValueError(f"the example's tensors have {self.elements:,} elements together")
         return self
+
+    @cached_property
+    def elements(self) -> int:
+        """Elements of all tensors in it."""
+        own = math.prod(self.tensor.shape) if self.tensor else 0
+        return own + sum(item.elements for item in self.items)
 
     @classmethod
     def of(cls, value: Any) -> KeptExample:

@@ -33,11 +33,16 @@ _TRIES = 5
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Raise InputError where the file exists and must not be replaced, or its folder cannot be written to."""
-    if os.path.lexists(path) and not force:
-        raise _exists(path)
+    """Raise InputError where the file exists and must not be replaced, or its folder cannot be written to.
+
+    A device, a pipe or a socket is never replaced: it is no file. A link is replaced itself, and not what it leads to.
+    """
     if path.is_dir():
         raise InputError(f"{path} is a folder", "name a file")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, which no file may replace", "name a file")
+    if os.path.lexists(path) and not force:
+        raise _exists(path)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     if not os.access(path.parent, os.W_OK):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from math import inf
 
@@ -68,7 +69,7 @@ class Fingerprint(BaseModel):
     @property
     def compares(self) -> bool:
         """Whether there is anything to compare: a forward may give nothing that holds a value."""
-        return any(torch.Size(output.shape).numel() for output in self.outputs)
+        return any(math.prod(output.shape) for output in self.outputs)
 
     def distance(self, other: Fingerprint) -> float:
         """Largest difference of kept values and norms, relative to their magnitude.

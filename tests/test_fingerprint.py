@@ -9,7 +9,7 @@ from torch import nn
 
 from poolswap.checkpoint import save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
-from poolswap.fingerprint import fingerprint
+from poolswap.fingerprint import Fingerprint, KeptOutput, fingerprint
 from poolswap.models.load import create_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
@@ -155,3 +155,9 @@ def test_nothing_to_compare_is_said_and_is_no_yes(net, capsys):
     assert "nothing can be compared" in capsys.readouterr().err
     assert main(["verify", "net.safetensors", "--trust-code"]) == 1
     assert "nothing can be compared" in capsys.readouterr().err
+
+
+def test_a_size_that_no_tensor_has_is_a_size():
+    """A file may say so; torch.Size would overflow, to zero elements or an error."""
+    outputs = (KeptOutput(shape=(2**70,), first=(), norm=0.0), KeptOutput(shape=(2**32, 2**32), first=(), norm=0.0))
+    assert all(Fingerprint(input_sha256="", outputs=(kept,), sha256="").compares for kept in outputs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from poolswap.ablate.grid import Cell, Grid, Trial
 from poolswap.ablate.runs import RunFolder
+from poolswap.errors import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,13 +54,16 @@ class StudyProgress:
 
     def table(self) -> Table:
         """The last trials, for a terminal."""
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=self.line(), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        table = Table(
+            title=escape(visible(self.line())), title_justify="left", box=None, pad_edge=False, header_style="bold"
+        )
         for column in ("trial", "outcome", "top-1", "seconds"):
             table.add_column(column, justify="left" if column in ("trial", "outcome") else "right")
         for what, outcome, top1, seconds in self._ended[-_SHOWN:]:
-            table.add_row(what, outcome, "-" if top1 is None else f"{top1:.2f}", f"{seconds:.1f}")
+            table.add_row(escape(visible(what)), outcome, "-" if top1 is None else f"{top1:.2f}", f"{seconds:.1f}")
         return table
 
 

@@ -13,6 +13,7 @@ RUN/trials/KEY/training/      checkpoints, while it trains
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ try:
 except ImportError:  # Windows: nothing keeps two runs off one trial, which costs time and no result
     fcntl = None  # type: ignore[assignment]
 
+_LARGEST = 64 * 2**20  # bytes of a document
 _Document = TypeVar("_Document", bound=BaseModel)
 _GROUPS = TypeAdapter(tuple[str, ...])
 
@@ -83,15 +85,28 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
+    def check(self) -> None:
+        """Raise InputError where no run can go: into a file, a folder of something else, or one with links in it."""
+        held = next((path for path in (self.path, *self.path.parents) if os.path.lexists(path)), self.path)
+        if not held.is_dir() or not os.access(held, os.W_OK):
+            raise InputError(f"{held} is no folder that can be written to", "name another folder")
+        if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
+            raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
+        trials = self.path / "trials"
+        for path in (trials, *trials.rglob("*")):
+            if path.is_symlink():  # a folder that somebody else made could lead a run out of it
+                raise InputError(f"{path} is a link, and no run makes one", "remove it, or name another folder")
+
     def open(self, study: Study, grid: Grid, groups: Sequence[str] | None = None) -> None:
         """Make the folder, or go on in one: results of an earlier study stay, and are used where the keys agree.
 
-        `groups` are those of the images that are evaluated, as `poolswap.adapt.image_groups` gives them.
+        `groups` are those of the images that are evaluated, as `poolswap.adapt.image_groups` gives them. Raises
+        InputError as `check` does.
         """
-        if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
-        (self.path / "trials").mkdir(parents=True, exist_ok=True)
-        for directory in (self.path / "trials").iterdir():
+        self.check()
+        trials = self.path / "trials"
+        trials.mkdir(parents=True, exist_ok=True)
+        for directory in trials.iterdir():
             sweep(directory)
         write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
         if groups is None:
@@ -169,6 +184,8 @@ class RunFolder:
 
 def _read(kind: type[_Document], path: Path) -> _Document | None:
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:  # a pipe would never end
+            return None
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None

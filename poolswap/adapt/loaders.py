@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -194,7 +195,7 @@ class _Readable(Dataset[Any]):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(own % 2**63)
                 return self._read(index)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, OverflowError, Image.DecompressionBombError) as error:
             return _Unread(index, f"{self._name(index)}: {first_line(error)}")
         finally:
             random.setstate(state)
@@ -203,6 +204,9 @@ class _Readable(Dataset[Any]):
         dataset = self.dataset
         if not isinstance(dataset, ImageDataset):
             return dataset[index]
+        name = Path(self._name(index))
+        if name.exists() and not name.is_file():
+            raise OSError("it is a pipe or a device")  # which may have no end
         # ImageDataset's own way puts another image in the place of one that it cannot read.
         file, target, *_ = dataset.reader[index]
         with file, Image.open(file) as image:

@@ -122,4 +122,5 @@ def has_state(folder: Path) -> bool:
 
 
 def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob("state-*"))
+    """Oldest first. What merely has such a name is not taken for one: states are removed."""
+    return sorted(path for path in folder.glob("state-" + "[0-9]" * 9) if (path / _PROGRESS).is_file())

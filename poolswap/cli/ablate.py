@@ -152,9 +152,11 @@ def ablate(
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value}})
     if {"finetune", "scratch"} & {*asked.adapt} or asked.recipe:
         check_recipe(Recipe.make(asked.recipe))
+    runs = RunFolder(folder)
+    if not dry_run:
+        runs.check()
     grid, groups = grid_of(asked), groups_of(asked)
     mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
-    runs = RunFolder(folder)
     pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
     seconds = estimate_seconds(pending.values()) / execution.jobs
     output.note(

@@ -17,10 +17,12 @@ import typer
 
 from poolswap.cli.document import plain
 from poolswap.cli.table import fitted_table, plain_table
+from poolswap.errors import visible
 
 Advance = Callable[[int], None]
 
 _BOLD, _RED, _YELLOW, _CYAN = "1", "1;31", "1;33", "1;36"
+_LONGEST_ERROR = 2000
 _SECONDS_BETWEEN_PROGRESS_LINES = 30.0
 
 _data_stream: TextIO | None = None
@@ -80,7 +82,7 @@ class Output:
     def line(self, text: str) -> None:
         """One line of data."""
         if not self.json:
-            self._write(text)
+            self._write(visible(text))
 
     def note(self, text: str) -> None:
         """What a person wants to know beside the data: a summary, a title, where a file went."""
@@ -114,9 +116,15 @@ class Output:
 
 def error(message: str, hint: str | None = None) -> None:
     """The last words of a command that failed: one line what is wrong, one line what to do."""
-    _say(" ".join(message.split()), "error", _RED)
+    _say(_shortened(" ".join(message.split())), "error", _RED)
     if hint:
         _say(hint, "hint", _CYAN)
+
+
+def _shortened(message: str) -> str:
+    """The message, its middle left out where a file made it longer than anybody reads."""
+    half = _LONGEST_ERROR // 2
+    return message if len(message) <= _LONGEST_ERROR else f"{message[:half]} ... {message[-half:]}"
 
 
 def silence(stream: TextIO) -> None:
@@ -132,7 +140,7 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return " ".join(str(value).split())
+    return visible(" ".join(str(value).split()))
 
 
 def _is_number(value: object) -> bool:
@@ -140,7 +148,7 @@ def _is_number(value: object) -> bool:
 
 
 def _say(text: str, label: str | None = None, colour: str = "") -> None:
-    stream = sys.stderr
+    stream, text = sys.stderr, visible(text)
     _emit(f"{_styled(f'{label}:', colour, stream)} {text}" if label else text, stream)
 
 
@@ -159,10 +167,11 @@ def _emit(text: str, stream: TextIO) -> None:
 @contextmanager
 def _progress_bar(description: str, total: int | None) -> Iterator[Advance]:
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(escape(visible(description)), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 

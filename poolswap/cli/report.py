@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from poolswap.cli.options import ForceOption
 from poolswap.cli.output import Output
 
 EXAMPLES = (
@@ -29,6 +30,7 @@ def report(
             rich_help_panel="Output",
         ),
     ] = None,
+    force: ForceOption = False,
     check: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +48,7 @@ def report(
 
     checks = [parse_check(text) for text in check or ()]
     summary = summarise([RunFolder(path) for path in runs])
-    files = write_report(summary, folder or runs[0], force=True)
+    files = write_report(summary, folder or runs[0], force=force or folder is None)  # in its own folder it is renewed
     output.document({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
     output.table(
         f"{summary.study.model} on {summary.study.data}: {summary.finished} of {summary.trials} trials",

@@ -62,8 +62,7 @@ def check_export(path: Path, to: str, *, force: bool = False, **options: int | b
     form.check_options({name: value for name, value in options.items() if value})
     form.check_name(path)
     form.check_available()
-    if form.suffixes or not path.is_dir() or not force:
-        check_writable(path, force=force)
+    _check_place(path, form, force=force)
     return form
 
 
@@ -148,18 +147,24 @@ def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
 
     Nothing is removed from a folder that is there already: its files are replaced by those of the same names.
     """
-    if not form.suffixes and path.is_dir() and force:
-        _check_exported(path)
-    else:
-        check_writable(path, force=force)
+    _check_place(path, form, force=force)
     with partial_folder(path) as folder:
         yield folder
-        made = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
-        for file in made:
-            if file.name != path.name:
-                check_writable(path.parent / file.name, force=force)
-        for file in made:
+        for file in folder.rglob("*"):
+            place = path.parent / file.relative_to(folder)
+            if file.is_file() and place.parent.is_dir():
+                check_writable(place, force=force)
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             put(file, path.parent / file.name, force=force)
+
+
+def _check_place(path: Path, form: Format, *, force: bool) -> None:
+    if form.suffixes or not path.exists() or not force:
+        check_writable(path, force=force)
+    elif path.is_dir():
+        _check_exported(path)
+    else:
+        raise InputError(f"{path} is a file, where {form.name} makes a folder", "name another place")
 
 
 def _check_exported(folder: Path) -> None:

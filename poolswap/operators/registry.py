@@ -36,9 +36,7 @@ def find_operator(name: str) -> Operator:
     if name in installed:
         return _loaded(installed[name])
     known = [*OPERATORS, *installed]
-    raise InputError(
-        f"unknown pooling operator {name!r}", f"try one of: {', '.join(closest(name, known) or known)}"
-    )
+    raise InputError(f"unknown pooling operator {name!r}", f"try one of: {', '.join(closest(name, known) or known)}")
 
 
 def load_operator(name: str) -> Operator:

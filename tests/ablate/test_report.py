@@ -171,3 +171,15 @@ def test_report_prints_writes_and_checks(make_run, capsys):
 def test_report_refuses_what_is_no_runs_folder(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "not a runs folder" in capsys.readouterr().err
+
+
+def test_a_report_elsewhere_replaces_nothing_unless_told(make_run, tmp_path, capsys):
+    folder, _ = make_run()
+    (tmp_path / "report.md").write_text("mine")
+    command = ["report", str(folder.path), "--output", str(tmp_path), "--quiet"]
+    assert main(command) == 2
+    assert (tmp_path / "report.md").read_text() == "mine"
+    (folder.path / "report.md").write_text("old")  # in its own folder it is renewed
+    assert main(["report", str(folder.path), "--quiet"]) == 0
+    assert (folder.path / "report.md").read_text() != "old"
+    capsys.readouterr()

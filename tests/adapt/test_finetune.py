@@ -52,7 +52,7 @@ def test_what_a_killed_training_left_is_swept(tmp_path):
     left = [tmp_path / "out" / name for name in (".state-partial", "state-000000000", f"{PARTIAL}x")]
     for path in left:
         path.mkdir(parents=True)
-        (path / "half").write_text("")
+        (path / "progress.json").write_text("")
     train(tmp_path, Recipe(**FAST), force=True)
     assert not any(path.exists() for path in left)
 

@@ -3,75 +3,17 @@
 import io
 import json
 import os
-import struct
 import zipfile
 
 import pytest
 import torch
 import yaml
+from forged import forged, with_metadata
 
-from poolswap import find_pools, load_model, make_plan, swap_pools
-from poolswap.checkpoint import save_checkpoint
 from poolswap.cli.app import main
 
-SIZE = (3, 32, 32)
 SMALL = ("timm:test_resnet", "--num-classes", "3", "--input-size", "3,32,32")
 STUDY = {"model": "timm:test_resnet", "data": "digits", "adapt": ["scratch"], "input_size": [3, 16, 16]}
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    model, spec = load_model("timm:test_resnet", num_classes=3, input_size=SIZE)
-    plan = make_plan(find_pools(model, SIZE), model=spec.reference, input_size=SIZE)
-    swap_pools(model, plan)
-    path = tmp_path_factory.mktemp("saved") / "model.safetensors"
-    save_checkpoint(model, path, spec=spec, plan=plan)
-    return path, plan
-
-
-@pytest.fixture
-def refused(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty folder, and says what its one line of error is."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("POOLSWAP_DEBUG", "")
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        lines = capsys.readouterr().err.splitlines()
-        errors = [line for line in lines if line.startswith("error: ")]
-        assert code == 2, lines
-        assert len(errors) == 1, lines
-        assert "internal" not in errors[0]
-        assert not any(line.startswith("Traceback") for line in lines)
-        return errors[0]
-
-    return run
-
-
-def with_metadata(path, folder, text):
-    """A copy of the checkpoint with other text for its manifest."""
-    raw = path.read_bytes()
-    length = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8 : 8 + length])
-    header["__metadata__"]["poolswap"] = text(header["__metadata__"]["poolswap"])
-    encoded = json.dumps(header).encode()
-    copy = folder / "forged.safetensors"
-    copy.write_bytes(struct.pack("<Q", len(encoded)) + encoded + raw[8 + length :])
-    return copy
-
-
-def forged(*where, value):
-    """Metadata with one value exchanged."""
-
-    def change(text):
-        document = place = json.loads(text)
-        *path, last = where
-        for key in path:
-            place = place[key]
-        place[last] = value
-        return json.dumps(document)
-
-    return change
 
 
 SWAP = ("plan", "swaps", 0)
@@ -89,6 +31,10 @@ def functional(path):
     return change
 
 
+LARGE = {"dtype": "float32", "shape": [2**14, 2**14]}
+DEEP: dict = {"kind": "plain", "plain": 1}
+for _ in range(400):
+    DEEP = {"kind": "list", "items": [DEEP]}
 METADATA = {
     "a size of 1e30": forged("model", "input_size", value=[3, 1e30, 32]),
     "a size of 2**70": forged("model", "input_size", value=[3, 2**70, 32]),
@@ -96,6 +42,13 @@ METADATA = {
     "a seed of 2**70": forged("fingerprint", "seed", value=2**70),
     "a seed of -1": forged("fingerprint", "seed", value=-1),
     "a seed of the weights of 2**70": forged("model", "weights", "seed", value=2**70),
+    "an example of 40 gigabytes": forged(
+        "example", value={"kind": "list", "items": [{"kind": "tensor", "tensor": LARGE}] * 40}
+    ),
+    "an example whose size overflows": forged(
+        "example", value={"kind": "tensor", "tensor": {**LARGE, "shape": [2**32] * 2}}
+    ),
+    "a deep example": forged("example", value=DEEP),
     "a batch of 10**9": forged("fingerprint", "batch", value=10**9),
     "an empty shape": forged(*SWAP, "site", "input_shape", value=[]),
     "a shape of 2**70": forged(*SWAP, "site", "input_shape", value=[2**70, 1, 1, 1]),
@@ -262,3 +215,58 @@ def test_a_model_that_is_too_large_for_what_is_allowed(refused, monkeypatch):
     )
     monkeypatch.setenv("POOLSWAP_MAX_MEMORY", "much")
     assert "not a size of memory" in refused("convert", *SMALL, "--output", "o.safetensors")
+
+
+PACKAGES = {
+    "deep nesting": "[" * 100_000,
+    "a list": [],
+    "no architecture": {},
+    "an architecture of terminal codes": {"architecture": "\x1b[2J"},
+    "an architecture elsewhere": {"architecture": "hf-hub:a/b"},
+    "a file of Python": {"architecture": "evil.py:f"},
+    "classes in words": {"num_classes": "x"},
+    "half a class": {"num_classes": 2.5},
+    "-5 classes": {"num_classes": -5},
+    "10**12 classes": {"num_classes": 10**12},
+    "a size in words": {"pretrained_cfg": {"input_size": "abc"}},
+    "a size that is a table": {"pretrained_cfg": {"input_size": {"a": 1}}},
+    "a number for a size": {"pretrained_cfg": {"input_size": 3}},
+    "a negative size": {"pretrained_cfg": {"input_size": [3, -1, 5]}},
+    "a size of 1e30": {"pretrained_cfg": {"input_size": [3, 1e30, 5]}},
+    "a list of configurations": {"pretrained_cfg": [1]},
+    "a list of arguments": {"model_args": [1]},
+    "weights": {"model_args": {"checkpoint_path": "/etc/passwd"}},
+    "other weights": {"model_args": {"pretrained_cfg": {"file": "/etc/passwd"}}},
+}
+PACKAGE = {"num_classes": 3, "pretrained_cfg": {"input_size": [3, 32, 32]}}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_packaged_models(refused, tmp_path, name):
+    given = PACKAGES[name]
+    if isinstance(given, dict) and name != "no architecture":
+        given = {"architecture": "resnet18", **PACKAGE, **given}
+    (tmp_path / "config.json").write_text(given if isinstance(given, str) else json.dumps(given))
+    refused("inspect", "local-dir:.")
+
+
+def test_a_package_whose_configuration_nobody_writes(refused, tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    refused("inspect", "local-dir:.")
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:../../etc", "hf-hub:", "hf-hub:a/b/c", "local-dir:", "timm:../x", "x" * 100_000]
+)
+def test_names_of_models(refused, name):
+    assert len(refused("inspect", name)) < 2500
+
+
+def test_a_picture_of_data_that_is_a_pipe(saved, refused, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "val"):
+        for label in ("a", "b", "c"):
+            (tmp_path / split / label).mkdir(parents=True)
+            image.linear_gradient("L").save(tmp_path / split / label / "1.png")
+    os.mkfifo(tmp_path / "val" / "a" / "2.png")
+    assert "it is a pipe or a device" in refused("evaluate", saved[0], "--data", ".", "--batch-size", "3")
