@@ -136,7 +136,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return _GROUPS.validate_json(path.read_bytes())
+            return _GROUPS.validate_json(_bytes(path))
         except (OSError, ValidationError):
             raise InputError(f"{path} is damaged", "run poolswap ablate again") from None
 
@@ -184,8 +184,13 @@ class RunFolder:
 
 def _read(kind: type[_Document], path: Path) -> _Document | None:
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST:  # a pipe would never end
-            return None
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(_bytes(path))
     except (OSError, ValidationError):
         return None
+
+
+def _bytes(path: Path) -> bytes:
+    """Raises OSError for what is no document: a pipe would never end."""
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        raise OSError(f"{path} is no file, or a very large one")
+    return path.read_bytes()
