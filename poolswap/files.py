@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from poolswap.errors import InputError, first_line
 
@@ -142,12 +141,6 @@ def cache_folder() -> Path:
     """Where what can be made again is kept: $POOLSWAP_CACHE, or poolswap in $XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get("POOLSWAP_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolswap"
-
-
-def save_state_dict(model: nn.Module, path: Path | str, *, force: bool = False) -> None:
-    """Write model.state_dict() for torch.load(weights_only=True)."""
-    with atomic_path(path, force=force) as temporary:
-        torch_save(model.state_dict(), temporary)
 
 
 def torch_save(value: Any, path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from poolswap.errors import InputError
-from poolswap.files import PARTIAL, atomic_path, hold, save_state_dict, sweep, write_text
+from poolswap.files import PARTIAL, atomic_path, hold, sweep, torch_save, write_text
 
 
 def names(folder):
@@ -94,10 +94,11 @@ def test_a_state_dict_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
         import resource, sys
         from torch import nn
         from poolswap.errors import InputError
-        from poolswap.files import save_state_dict
+        from poolswap.files import atomic_path, torch_save
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
-            save_state_dict(nn.Linear(100, 100), sys.argv[1])
+            with atomic_path(sys.argv[1]) as path:
+                torch_save(nn.Linear(100, 100).state_dict(), path)
         except InputError as error:
             print(error.message)
     """
@@ -139,6 +140,6 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path):
 
 def test_a_saved_state_dict_is_what_torch_loads(tmp_path):
     model = nn.Linear(2, 3)
-    save_state_dict(model, tmp_path / "a.pt")
+    torch_save(model.state_dict(), tmp_path / "a.pt")
     loaded = torch.load(tmp_path / "a.pt", weights_only=True)
     assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
