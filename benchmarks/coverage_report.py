@@ -112,6 +112,7 @@ def _totals(rows: Sequence[Row], architectures: int) -> str:
             f"({sum(row['lifted'] == 'eval train' for row in functional)} in both modes).",
             f"A training step runs after the swap in {sum(row['trained'] is True for row in pooling)} of the "
             f"{sum(row['trained'] is not None for row in pooling)} whose stock model takes one.",
+            f"The checks took {sum(row['seconds'] for row in rows) / 60:.0f} minutes of one core.",
             f"Shapes are the same at a second input size in {len(second)} of {len(pooling)}, {odd} at an odd one; the "
             f"others take one size only.",
         )

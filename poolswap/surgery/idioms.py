@@ -15,12 +15,17 @@ _REDUCTIONS = frozenset(("amax", "max", "mean"))
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor whose `axes` run inside windows of a map of `shape`: {axis: dimensions of a window that it holds}."""
+    """A tensor whose `axes` run inside windows of a map of `shape`: {axis: dimensions of a window that it holds}.
+
+    `halves`: one dimension was cut in two, and a maximum over either half is over windows, as over a Hiera's tokens. A
+    mean may be over anything.
+    """
 
     tensor: Tensor
     shape: torch.Size
     axes: Mapping[int, int]
     how: str
+    halves: bool = False
 
 
 class CutMaps:
@@ -48,10 +53,12 @@ def _cut(name: str, x: Tensor, known: Cut | None, args: Sequence[Any], output: T
         return Cut(output, shape, {**axes, x.dim(): 1}, "unfold")
     if name == "unfold" and x.dim() == 4 and output.dim() == 3:  # the columns of F.unfold
         return Cut(output, shape, {}, "unfold")
-    if name in _CUTS and known is None and x.dim() in (4, 5):
+    if name in _CUTS and known is None and x.dim() in (3, 4, 5):
         inner = _inner_axes(x.shape, output.shape)
-        return Cut(output, shape, dict.fromkeys(inner, 1), name) if len(inner) > 1 else None
-    if name in _CUTS and known is not None:
+        if len(inner) == 1 and inner[0] > (2 if x.dim() > 3 else 1):  # channels cut in two hold no windows
+            return Cut(output, shape, {inner[0] - 1: 2, inner[0]: 2}, name, halves=True)
+        return Cut(output, shape, dict.fromkeys(inner, 1), name) if len(inner) > 1 and x.dim() > 3 else None
+    if name in _CUTS and known is not None and not known.halves:
         if not axes and output.dim() == 4 and output.shape[:2].numel() == shape[:2].numel():
             return Cut(output, shape, {2: 2}, known.how)
         last = x.dim() - 1
@@ -62,7 +69,8 @@ def _cut(name: str, x: Tensor, known: Cut | None, args: Sequence[Any], output: T
         given = args[1] if len(args) == 2 else args[1:]
         if isinstance(given, Sequence) and len(given) == x.dim():
             order = [int(axis) % x.dim() for axis in given]
-            return Cut(output, shape, {order.index(axis): count for axis, count in axes.items()}, known.how)
+            moved = {order.index(axis): count for axis, count in axes.items()}
+            return Cut(output, shape, moved, known.how, known.halves)
     return None
 
 
@@ -72,6 +80,8 @@ def _reduced(known: Cut | None, name: str, args: Sequence[Any], kwargs: Mapping[
     if known is None or sum(known.axes.values()) < 2 or not isinstance(dim, (int, tuple, list)):
         return None
     over = {int(axis) % known.tensor.dim() for axis in ((dim,) if isinstance(dim, int) else dim)}
+    if known.halves and (name == "mean" or len(over) > 1):
+        return None
     how = f"{known.how} and {name}"
     return Cut(known.tensor, known.shape, known.axes, how) if over and over <= set(known.axes) else None
 

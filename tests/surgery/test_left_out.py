@@ -69,6 +69,8 @@ REFUSED = {
         lambda m, x: F.unfold(x, 2, stride=2).view(-1, 4, 4, 144).max(dim=2).values,
         "written out as unfold and max",
     ),
+    "tokens": (lambda m, x: x.flatten(2).mT.view(-1, 4, 144, 4).amax(1).mT.unflatten(2, (12, 12)), "view and amax"),
+    "rows": (lambda m, x: x.view(-1, 4, 12, 2, 24).max(3).values, "written out as view and max"),
     "area": (lambda m, x: F.interpolate(x, scale_factor=0.5, mode="area"), "area interpolation"),
 }
 
@@ -98,6 +100,8 @@ def test_it_is_listed_and_refused(name):
     "line",
     [
         lambda m, x: x.view(-1, 2, 2, 24, 24).mean(2),  # groups of channels
+        lambda m, x: x.view(-1, 2, 2, 24, 24).amax(2),  # maxout
+        lambda m, x: x.flatten(2).mT.view(-1, 24, 24, 4).mean(1),  # a mean along one axis may be of anything
         lambda m, x: x.view(-1, 4, 12, 2, 12, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 16, 12, 12),  # space to depth
         lambda m, x: x.view(-1, 4, 12, 2, 12, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 4).softmax(-1),  # attention
         lambda m, x: x.flatten(2).mean(-1),
