@@ -98,7 +98,7 @@ def check_target(path: Path, model: nn.Module | None = None, *, force: bool = Fa
     if path.suffix != ".safetensors":
         raise InputError(f"{path.name} must end in .safetensors", f"name it {path.stem}.safetensors")
     check_writable(path, force=force)
-    for name, value in model.state_dict().items() if model else ():
+    for name, value in model.state_dict().items() if model is not None else ():
         if not isinstance(value, Tensor) or value.is_quantized or value.layout is not torch.strided:
             raise InputError(
                 f"{name} in the model's state is no plain tensor, and a checkpoint holds nothing else",

@@ -55,7 +55,7 @@ def _cut(name: str, x: Tensor, known: Cut | None, args: Sequence[Any], output: T
         return Cut(output, shape, {}, "unfold")
     if name in _CUTS and known is None and x.dim() in (3, 4, 5):
         inner = _inner_axes(x.shape, output.shape)
-        if len(inner) == 1 and inner[0] > (2 if x.dim() > 3 else 1):  # channels cut in two hold no windows
+        if len(inner) == 1 and (inner[0] > 2 if x.dim() > 3 else inner[0] == 2):  # channels hold no windows
             return Cut(output, shape, {inner[0] - 1: 2, inner[0]: 2}, name, halves=True)
         return Cut(output, shape, dict.fromkeys(inner, 1), name) if len(inner) > 1 and x.dim() > 3 else None
     if name in _CUTS and known is not None and not known.halves:

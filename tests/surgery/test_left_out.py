@@ -101,6 +101,7 @@ def test_it_is_listed_and_refused(name):
     [
         lambda m, x: x.view(-1, 2, 2, 24, 24).mean(2),  # groups of channels
         lambda m, x: x.view(-1, 2, 2, 24, 24).amax(2),  # maxout
+        lambda m, x: x.flatten(2).mT.view(-1, 576, 2, 2).amax(2),  # the same of tokens
         lambda m, x: x.flatten(2).mT.view(-1, 24, 24, 4).mean(1),  # a mean along one axis may be of anything
         lambda m, x: x.view(-1, 4, 12, 2, 12, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 16, 12, 12),  # space to depth
         lambda m, x: x.view(-1, 4, 12, 2, 12, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 4).softmax(-1),  # attention
