@@ -91,9 +91,10 @@ def _dense(output: Tensor) -> Tensor:
     """A sparse, nested or quantised output in full, so that its values can be compared."""
     if output.is_quantized:
         return output.dequantize()
-    if output.is_nested:
-        return torch.nested.to_padded_tensor(output, 0.0)
-    return output if output.layout is torch.strided else output.to_dense()
+    if output.layout is torch.strided and not output.is_nested:
+        return output
+    full: Tensor = torch.nested.to_padded_tensor(output, 0.0) if output.is_nested else output.to_dense()
+    return full
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
