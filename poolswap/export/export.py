@@ -104,7 +104,8 @@ def export_model(
             speed=_speed(form, job, draft) if bench else None,
             versions=versions(),
         )
-        (folder / f"{path.name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        beside = report.model_copy(update={"path": path.name})
+        (folder / f"{path.name}.json").write_text(beside.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from poolswap.export.naming import without_folders
 from poolswap.manifest import Manifest
 
 Arguments = tuple[Tensor, ...]
@@ -30,8 +32,8 @@ class Job:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself: the checkpoint's manifest."""
-        return {"poolswap": self.manifest.model_dump_json(exclude_defaults=True)}
+        """What the file says of itself: the checkpoint's manifest, with the names of files but not their folders."""
+        return {"poolswap": json.dumps(without_folders(self.manifest.model_dump(mode="json", exclude_defaults=True)))}
 
     def resized(self, batch: int, longer: int = 0, scale: float = 1.0, seed: int = 0) -> Arguments:
         """Standard normal inputs of another batch size, `longer` in every spatial dimension, times `scale`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poolswap.errors import InputError, first_line
 from poolswap.export.job import Arguments, Job, Runner
+from poolswap.export.naming import name_onnx
 from poolswap.export.trace import program, quiet
 
 DEFAULT_OPSET = 20
@@ -19,7 +20,7 @@ def write(job: Job, path: Path) -> None:
     import onnx
 
     traced = program(job)
-    single = len(job.arguments) == 1
+    inputs, outputs = len(job.arguments), len(traced.graph_signature.user_outputs)
     try:
         with quiet():
             made = torch.onnx.export(
@@ -27,9 +28,11 @@ def write(job: Job, path: Path) -> None:
                 dynamo=True,
                 opset_version=job.opset or DEFAULT_OPSET,
                 verbose=False,
-                input_names=["input"] if single else None,
+                input_names=["input"] if inputs == 1 else None,
+                output_names=["output"] if outputs == 1 else [f"output_{n}" for n in range(outputs)],
             )
             assert made is not None
+            name_onnx(made.model)
             made.model.metadata_props.update(job.metadata)
             made.save(path, external_data=None)
         onnx.checker.check_model(str(path), full_check=True)

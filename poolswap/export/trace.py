@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from poolswap.errors import InputError, first_line
 from poolswap.export.job import Job
+from poolswap.export.naming import forget_source
 from poolswap.ops.decompose import soft_pool_decomposition
 
 
@@ -31,7 +32,9 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     try:
         with quiet(), torch.no_grad():
             exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
-            return exported if fused else in_standard_operators(exported)
+            made = exported if fused else in_standard_operators(exported)
+            forget_source(made.graph_module)
+            return made
     except Exception as error:
         hint = "leave out dynamic_size=True" if job.dynamic_size else "the format state-dict needs no trace"
         raise InputError(f"torch.export cannot trace the model: {first_line(error)}", hint) from error
