@@ -20,7 +20,7 @@ _CHECK = re.compile(
     r"\s*(?P<metric>\w+)\s*(?P<operator>>=|<=|==|>|<)\s*(?P<bound>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
     r"(?:\s+for\s+(?P<filter>.+?))?\s*"
 )
-_EXAMPLE = "write for example 'top1_delta >= -0.5' or 'forward_ratio < 1.2 for adapt=finetune, layers=5'"
+_EXAMPLE = "write for example 'top1_low >= -0.5' or 'forward_ratio < 1.2 for adapt=finetune, layers=5'"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from poolswap.adapt.evaluate import Answers, calibration_bins
 
 Array = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 _BITS, _NUMBERS = ("correct", "steady"), ("loss", "margin", "confidence")
 
 
@@ -63,16 +64,17 @@ class Record(BaseModel):
             return np.unpackbits(np.frombuffer(raw, np.uint8), count=self.images).astype(np.float64)
         return np.frombuffer(raw, "<f4").astype(np.float64)
 
-    def miscalibration(self) -> Array:
-        """(images,) values from -1 to 1 whose mean is the expected calibration error, over 15 equal bins of confidence.
 
-        In each bin the confidence less the correctness, with the sign of the bin's own sum: Guo et al. 2017's sum of
-        absolute values, written as a mean over images.
-        """
-        gap = self.values("confidence") - self.values("correct")
-        bins = calibration_bins(torch.from_numpy(self.values("confidence").astype(np.float32))).numpy()
-        signed: Array = gap * np.sign(np.bincount(bins, gap))[bins]
-        return signed
+def miscalibration(confidence: Array, correct: Array) -> Array:
+    """(images,) values from -1 to 1 whose mean is the expected calibration error, over 15 equal bins of confidence.
+
+    In each bin the confidence less the correctness, with the sign of the bin's own sum: Guo et al. 2017's sum of
+    absolute values, written as a mean over images.
+    """
+    gap = confidence - correct
+    bins = calibration_bins(torch.from_numpy(confidence.astype(np.float32))).numpy()
+    signed: Array = gap * np.sign(np.bincount(bins, gap))[bins]
+    return signed
 
 
 def _packed(name: str, parts: Sequence[torch.Tensor | None]) -> str | None:

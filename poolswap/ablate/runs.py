@@ -26,6 +26,7 @@ from poolswap.ablate.costs import PassCost
 from poolswap.ablate.grid import Grid, Trial
 from poolswap.ablate.record import Record
 from poolswap.ablate.study import Study
+from poolswap.adapt.state import EpochRow
 from poolswap.errors import InputError
 from poolswap.files import sweep, write_text
 
@@ -51,7 +52,8 @@ class SiteMove(BaseModel):
 class Result(BaseModel):
     """What one trial measured, as `poolswap.adapt.Evaluation` says it, and `record`, the same image by image.
 
-    `costs` are against the unmodified model, measured in turns with it; `drift` is the outputs' before any adaptation.
+    `curve` are the epochs where it was trained. `costs` are against the unmodified model, measured in turns with it;
+    `drift` is the outputs' before any adaptation.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -62,6 +64,7 @@ class Result(BaseModel):
     ece: float = Field(ge=0, le=1)
     shift_consistency: float | None
     record: Record
+    curve: tuple[EpochRow, ...] = ()
     costs: tuple[PassCost, ...]
     parameters: int = Field(ge=0)
     drift: float | None

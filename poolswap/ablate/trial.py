@@ -16,7 +16,18 @@ from poolswap.ablate.grid import Trial
 from poolswap.ablate.record import Record
 from poolswap.ablate.runs import Result, SiteMove
 from poolswap.ablate.study import Study
-from poolswap.adapt import Answers, Data, Recipe, evaluate, finetune, image_groups, load_data, loaders, recalibrate
+from poolswap.adapt import (
+    Answers,
+    Data,
+    EpochRow,
+    Recipe,
+    evaluate,
+    finetune,
+    image_groups,
+    load_data,
+    loaders,
+    recalibrate,
+)
 from poolswap.environment import find_device
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
@@ -47,7 +58,7 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     _, images = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
     costs = compare_costs(stock, model, next(iter(images))[0])
     del stock
-    _adapt(trial, model, data, plan, spec, folder)
+    curve = _adapt(trial, model, data, plan, spec, folder)
     answers: list[Answers] = []
     measured = evaluate(model, images, shift=_SHIFT, answers=answers.append)
     return Result(
@@ -57,6 +68,7 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
         ece=measured.ece,
         shift_consistency=measured.shift_consistency,
         record=Record.of(answers, images.unread),
+        curve=curve,
         costs=costs,
         parameters=sum(p.numel() for p in model.parameters()),
         drift=drift.output if drift else None,
@@ -122,11 +134,16 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {**versions(), "device": f"{device.type}: {name}", **used}
 
 
-def _adapt(trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path) -> None:
+def _adapt(
+    trial: Trial, model: nn.Module, data: Data, plan: Plan, spec: ModelSpec, folder: Path
+) -> tuple[EpochRow, ...]:
+    """Adapt the model in its place; the epochs, where it is trained."""
     if trial.adapt == "recalibrate":
         train, _ = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
         recalibrate(model, train, batches=trial.recalibrate_batches)
     elif trial.adapt in ("finetune", "scratch"):
         like = floating_tensor(model)
         place = str(like.device) if like is not None else None
-        finetune(model, data, recipe_of(trial), folder / "training", spec=spec, plan=plan, device=place)
+        recipe, state = recipe_of(trial), folder / "training"
+        return finetune(model, data, recipe, state, spec=spec, plan=plan, device=place).rows
+    return ()

@@ -69,6 +69,10 @@ def ablate(
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The same as --adapt scratch.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default="5")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="POINTS", help="Points of top-1 that do not matter.", show_default="0.5"),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe of the training, in YAML.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe: epochs=5.")
@@ -133,6 +137,7 @@ def ablate(
         "seeds": seeds,
         "batch_size": batch_size,
         "group": group,
+        "margin": margin,
         "weights": weights.weights if weights.pretrained or weights.checkpoint else None,
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,

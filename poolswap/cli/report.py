@@ -12,7 +12,7 @@ from poolswap.cli.output import Output
 
 EXAMPLES = (
     "poolswap report ablation",
-    "poolswap report ablation --check 'top1_delta >= -0.5 for adapt=finetune'",
+    "poolswap report ablation --check 'top1_low >= -0.5 for adapt=finetune'",
 )
 
 
@@ -31,23 +31,26 @@ def report(
         ),
     ] = None,
     force: ForceOption = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="POINTS", help="Top-1 that does not matter.", show_default="the study's, 0.5"),
+    ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CONDITION", help="Exit 1 unless every variant holds: 'top1_delta >= -0.5 for adapt=finetune'."
+            metavar="CONDITION", help="Exit 1 unless every variant holds: 'top1_low >= -0.5 for adapt=finetune'."
         ),
     ] = None,
 ) -> None:
     """Write an ablation as HTML, Markdown, CSV; check conditions."""
     from poolswap.ablate.check import parse_check
     from poolswap.ablate.report import summarise, write_report
-    from poolswap.ablate.report.figures import spread
-    from poolswap.ablate.report.write import headlines, interval, memory_of, time_of
+    from poolswap.ablate.report.words import headlines, interval, memory_of, power, said, spread, time_of
     from poolswap.ablate.runs import RunFolder
     from poolswap.errors import CheckError
 
     checks = [parse_check(text) for text in check or ()]
-    summary = summarise([RunFolder(path) for path in runs])
+    summary = summarise([RunFolder(path) for path in runs], margin=margin)
     files = write_report(summary, folder or runs[0], force=force or folder is None)  # in its own folder it is renewed
     output.document({"files": files, "rows": [row.columns() for row in summary.rows], "problems": summary.problems})
     output.table(
@@ -60,7 +63,7 @@ def report(
                 row.seeds,
                 spread(row),
                 interval(row),
-                row.verdict,
+                said(row, summary.family.margin),
                 time_of(row, "forward"),
                 time_of(row, "training"),
                 memory_of(row),
@@ -68,8 +71,10 @@ def report(
             for row in summary.rows
         ],
     )
-    for _, text in headlines(summary):
-        output.note(text)
+    for _, short, text in headlines(summary):
+        output.note(f"{short}: {text}")
+    for text in power(summary):
+        output.note(f"smallest difference that could be seen: {text}")
     if summary.problems:
         output.warn(f"{len(summary.problems)} trials failed; the first: {summary.problems[0].error}")
     output.note(f"wrote {files[0]}, and Markdown, CSV and pictures beside it")

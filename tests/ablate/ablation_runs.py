@@ -5,7 +5,7 @@ import torch
 from poolswap.ablate.costs import PassCost
 from poolswap.ablate.record import Record
 from poolswap.ablate.runs import Result, SiteMove
-from poolswap.adapt import Answers
+from poolswap.adapt import Answers, EpochRow
 from poolswap.measure import Ratio
 
 IMAGES = 203  # not a multiple of eight: the last byte of `correct` is padded
@@ -37,7 +37,7 @@ def answers(wrong, images=IMAGES):
 
 def made_up(trial, wrong):
     """A result whose first `wrong` images are wrong."""
-    said = answers(wrong)
+    said, trained = answers(wrong), trial.adapt in ("finetune", "scratch")
     return Result(
         top1=100 * (IMAGES - wrong) / IMAGES,
         top5=99.0,
@@ -45,6 +45,7 @@ def made_up(trial, wrong):
         ece=0.02,
         shift_consistency=100 * float(said.steady.double().mean()),
         record=Record.of([said]),
+        curve=[EpochRow(epoch=n, lr=0.1, train_loss=1, val_loss=1, top1=90 + n) for n in (1, 2)] if trained else [],
         costs=costs(1 + 0.1 * len(trial.paths) + 0.02 * trial.seed),
         parameters=1234,
         drift=0.1 if trial.paths else None,

@@ -12,9 +12,9 @@ from poolswap.surgery.sites import find_pools
 
 @pytest.fixture
 def make_run(tmp_path):
-    """make_run(**fields of the study) -> (folder, grid) in which replacing n layers makes 2 n + seed images wrong."""
+    """make_run(**fields of the study) -> (folder, grid) in which n layers make `wrong` n + seed more images wrong."""
 
-    def make(name="run", fail=lambda trial: False, leave_out=lambda trial: False, **fields):
+    def make(name="run", fail=lambda trial: False, leave_out=lambda trial: False, wrong=2, groups=None, **fields):
         net = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(3, 4, 1), nn.MaxPool2d(2), nn.Flatten())
         size = (3, 16, 16)
         study = Study.make(
@@ -29,13 +29,13 @@ def make_run(tmp_path):
         )
         grid = make_grid(study, find_pools(net, size))
         folder = RunFolder(tmp_path / name)
-        folder.open(study, grid)
+        folder.open(study, grid, list(map(str, groups)) if groups else None)
         for key, trial in grid.trials.items():
             folder.trial(key).mkdir()
             if fail(trial):
                 folder.write_failure(key, Failure(error="RuntimeError: <bad> luck", traceback="Traceback\n<bad> luck"))
             elif not leave_out(trial):
-                folder.write_result(key, made_up(trial, 10 + 2 * len(trial.paths) + trial.seed))
+                folder.write_result(key, made_up(trial, 10 + wrong * len(trial.paths) + trial.seed))
         return folder, grid
 
     return make

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import unescape
+from html import escape, unescape
 
 import pytest
 
@@ -21,6 +21,9 @@ ASK = """<script>addEventListener("load", () => {
   const say = {caught, fonts: document.fonts.size, background: getComputedStyle(document.body).backgroundColor};
   say.tick = getComputedStyle(document.querySelector(".picture text")).fill;
   say.overflow = document.documentElement.scrollWidth - innerWidth;
+  const table = document.querySelector(".scroll"), first = document.querySelector(".headlines strong");
+  say.cut = table.scrollWidth - table.clientWidth;
+  say.verdict = [first.textContent.trim(), first.getBoundingClientRect().bottom / innerHeight];
   say.before = column(4);
   press(4); say.up = column(4); say.sort = document.querySelectorAll("#variants th")[4].getAttribute("aria-sort");
   press(4); say.down = column(4);
@@ -38,14 +41,19 @@ ASK = """<script>addEventListener("load", () => {
   document.getElementById("said").textContent = JSON.stringify(say);
 });</script>"""
 
+TELL = """<script>addEventListener("load", () => setTimeout(() => document.body.append(
+  document.importNode(frames[0].document.getElementById("said"), true)), 500));</script>"""
+
 
 @pytest.fixture
 def browse(make_run, tmp_path):
-    """browse(width, dark) -> what the page said of itself."""
+    """browse(width, dark) -> what the page said of itself; `frame` is a narrower width than windows have."""
     folder, _ = make_run(fail=lambda trial: trial.seed == 1)
 
-    def browse(width=1200, dark=False):
+    def browse(width=1200, dark=False, frame=None):
         text = page(summarise([folder])).replace("<head>", "<head>" + CATCH).replace("</body>", ASK + "</body>")
+        if frame:
+            text = f"<iframe width={frame} height=800 srcdoc='{escape(text)}'></iframe>{TELL}"
         (tmp_path / "page.html").write_text(text)
         command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
         command += [f"--window-size={width},900", "--virtual-time-budget=4000", "--host-resolver-rules=MAP * ~NOTFOUND"]
@@ -68,7 +76,7 @@ def test_the_page_sorts_explains_and_has_no_error(browse):
     assert said["blanks"][-2:] == ["", ""]  # the controls have no difference, and go last
     assert said["hidden"]
     assert said["tips"] > 4
-    assert "top-1" in said["hovered"] or "%" in said["hovered"]
+    assert said["hovered"] == "soft, forward 2, as they are: -1.97 [-4.30, +0.40] open"
     assert said["inside"]
     assert said["left"]
     assert said["focused"]
@@ -84,8 +92,16 @@ def test_light_and_dark_are_both_readable(browse):
     assert brightness(dark["background"]) < 150 < 600 < brightness(dark["tick"])
 
 
-@pytest.mark.parametrize("width", [500, 800, 1400])
+def test_at_400_the_verdict_is_in_sight(browse):
+    said = browse(frame=400)
+    assert said["verdict"][0].endswith("open")
+    assert 0 < said["verdict"][1] < 0.5
+    assert said["overflow"] <= 0
+
+
+@pytest.mark.parametrize("width", [500, 1280])
 def test_nothing_runs_over_the_side(browse, width):
     said = browse(width)
     assert said["overflow"] <= 0
     assert said["caught"] == []
+    assert width < 1280 or said["cut"] <= 0

@@ -9,7 +9,9 @@ import pytest
 from ablation_runs import IMAGES
 
 from poolswap.ablate.report import summarise, write_report
-from poolswap.ablate.report.write import headlines, page, time_of
+from poolswap.ablate.report.words import headlines, time_of
+from poolswap.ablate.report.write import page
+from poolswap.ablate.stats import Verdict
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 
@@ -25,10 +27,25 @@ def test_rows_are_means_over_seeds_and_differences_seed_by_seed(make_run):
     assert row.seeds == 3
     assert row.top1 == pytest.approx(100 * (IMAGES - 15) / IMAGES)
     assert row.top1_std == pytest.approx(100 / IMAGES)
-    assert row.top1_delta == pytest.approx(-400 / IMAGES)  # the seeds' own differences cancel
-    assert row.top1_low < row.top1_delta < row.top1_high
-    assert row.loss_delta == pytest.approx(4 * 1.9 / IMAGES)
-    assert row.shift_delta == pytest.approx(-200 / IMAGES)
+    top1 = row.compared["top1"]
+    assert top1.delta == pytest.approx(-400 / IMAGES)  # the seeds' own differences cancel
+    assert top1.joint_low < top1.low < top1.delta < top1.high < top1.joint_high
+    assert row.compared["loss"].delta == pytest.approx(4 * 1.9 / IMAGES)
+    assert row.compared["logit_margin"].delta == pytest.approx(-4 * 1.9 / IMAGES)
+    assert row.compared["shift"].delta == pytest.approx(-200 / IMAGES)
+
+
+def test_groups_widen_the_interval_and_leave_out_what_was_not_read(make_run):
+    alone, blocks = make_run("alone", wrong=40), make_run("blocks", wrong=40, groups=[n // 7 for n in range(IMAGES)])
+    one, other = (row_of(summarise([run[0]]), 2, "none").compared["top1"] for run in (alone, blocks))
+    assert other.high - other.low > 1.3 * (one.high - one.low)
+    assert summarise([blocks[0]]).blocks == 29
+    folder, _ = make_run("cut", groups=["a", "b"])
+    with pytest.raises(InputError, match="groups of 2 images, not 203"):
+        summarise([folder])
+    (folder.path / "groups.json").write_text("[3]")
+    with pytest.raises(InputError, match="damaged"):
+        summarise([folder])
 
 
 def test_an_architecture_has_one_cost_whatever_its_adaptation(make_run):
@@ -56,7 +73,7 @@ def test_a_time_says_its_range_and_whether_it_is_noise(make_run):
 def test_the_control_has_no_difference_to_itself(make_run):
     row = row_of(summarise([make_run()[0]]), 0, "finetune")
     assert row.name == "control"
-    assert (row.top1_delta, row.verdict) == (None, None)
+    assert row.compared == {}
 
 
 def test_failed_and_missing_trials_are_counted_and_not_averaged(make_run):
@@ -67,16 +84,27 @@ def test_failed_and_missing_trials_are_counted_and_not_averaged(make_run):
     summary = summarise([folder])
     row = row_of(summary, 1, "finetune")
     assert (row.seeds, row.failed, row.missing) == (1, 1, 1)
-    assert row.verdict == "one seed: no verdict"
+    assert row.compared["top1"].verdict == "one seed: no verdict"
     assert [problem.error for problem in summary.problems] == ["RuntimeError: <bad> luck"]
     assert summary.finished == summary.trials - 2
 
 
 def test_without_its_control_a_variant_gets_no_verdict(make_run):
     folder, _ = make_run(leave_out=lambda trial: not trial.paths)
-    row = row_of(summarise([folder]), 1, "finetune")
+    summary = summarise([folder])
+    row = row_of(summary, 1, "finetune")
     assert row.top1 is not None
-    assert (row.top1_delta, row.verdict) == (None, None)
+    assert row.compared == {}
+    assert "control missing" in page(summary)
+    assert {text.partition(": ")[2] for _, _, text in headlines(summary)} == {
+        "the control is missing; poolswap report PART1 PART2 merges shards."
+    }
+
+
+def test_a_shard_without_its_control_is_drawn(make_run, capsys):
+    folder, _ = make_run(adapt="scratch", weights="random", leave_out=lambda trial: not trial.paths)
+    assert main(["report", str(folder.path)]) == 0
+    assert "merges shards" in capsys.readouterr().err
 
 
 def test_shards_in_several_folders_are_one_report(make_run):
@@ -101,10 +129,30 @@ def test_single_layers_are_drawn_by_their_accuracy_and_others_by_their_drift(mak
 
 def test_headlines_say_the_interval_and_the_verdict(make_run):
     (as_is, tuned) = headlines(summarise([make_run()[0]]))
-    assert as_is[1].startswith(
-        "all 2 layers to soft, as they are: top-1 -1.97 points against the control (95% interval "
-    )
-    assert tuned[1].endswith(f": {tuned[0]}.")
+    assert as_is[2].startswith("all 2 layers to soft, as they are: top-1 -1.97 points against the control, from -")
+    assert "beside 3 other rows" in as_is[2]
+    assert (as_is[0], as_is[1]) == ("open", "open")
+    assert "would have been seen" in as_is[2]
+    assert tuned[1] == "open"
+
+
+def test_a_headline_says_no_more_than_the_joint_interval(make_run):
+    summary = summarise([make_run("far", wrong=60)[0]])
+    row = row_of(summary, 2, "finetune")
+    assert row.compared["top1"].joint_high < 0
+    assert [row.compared[name].verdict for name in ("loss", "logit_margin", "ece", "shift")] == ["worse"] * 4
+    assert "Its loss is worse, its margin is worse" in headlines(summary)[1][2]
+    assert [(said, short) for said, short, _ in headlines(summary)][1] == ("worse", "worse, on 3 seeds only")
+    only_alone = row.compared["top1"].model_copy(update={"joint_high": 0.1, "joint_verdict": Verdict.OPEN})
+    row = row.model_copy(update={"compared": {"top1": only_alone}})
+    assert headlines(summary.model_copy(update={"rows": (row,)}))[0][1] == "open"
+
+
+def test_the_margin_is_the_studys_unless_given(make_run):
+    folder, _ = make_run(margin=0.25)
+    assert summarise([folder]).family.margin == 0.25
+    assert row_of(summarise([folder], margin=50), 2, "none").compared["top1"].verdict == "no worse"
+    assert "no worse than 50" in page(summarise([folder], margin=50))
 
 
 def test_every_file_is_written_and_agrees(make_run, tmp_path):
@@ -112,8 +160,8 @@ def test_every_file_is_written_and_agrees(make_run, tmp_path):
     summary = summarise([folder])
     paths = write_report(summary, tmp_path / "out")
     assert [path.name for path in paths] == [
-        *("report.html", "report.md", "report.csv", "report-layers.png", "report-layers.svg"),
-        *("report-latency.png", "report-latency.svg", "report-network.png", "report-network.svg"),
+        *("report.html", "report.md", "report.csv"),
+        *(f"report-{name}.{form}" for name in ("forest", "pareto", "curves", "network") for form in ("png", "svg")),
     ]
     with (tmp_path / "out/report.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -155,15 +203,15 @@ def test_the_page_fetches_nothing_repeats_no_id_and_escapes(make_run):
 
 def test_the_page_of_a_run_without_results_still_reads(make_run):
     folder, _ = make_run(leave_out=lambda trial: True)
-    assert "no result beside the control yet" in page(summarise([folder]))
+    assert "no result yet" in page(summarise([folder]))
 
 
 def test_report_prints_writes_and_checks(make_run, capsys):
     folder, _ = make_run()
-    assert main(["report", str(folder.path), "--json", "--check", "top1_delta >= -2"]) == 0
+    assert main(["report", str(folder.path), "--json", "--check", "top1_low >= -6"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert len(document["rows"]) == 6
-    assert main(["report", str(folder.path), "--check", "top1_delta >= -1.5 for layers=2"]) == 1
+    assert main(["report", str(folder.path), "--check", "top1_low >= -1.5 for layers=2"]) == 1
     assert "does not hold for 2 of 4 variants" in capsys.readouterr().err
     assert main(["report", str(folder.path / "nothing")]) == 2
 

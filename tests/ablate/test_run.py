@@ -12,6 +12,7 @@ import pytest
 
 from poolswap.ablate.cluster import ray_engine
 from poolswap.ablate.grid import grid_of
+from poolswap.ablate.record import miscalibration
 from poolswap.ablate.report import summarise
 from poolswap.ablate.run import local_engine, parse_shard, run_trials
 from poolswap.ablate.runs import Failure, RunFolder
@@ -109,7 +110,9 @@ def test_a_trial_measures_what_the_report_shows():
         assert result.top1 == pytest.approx(100 * record.values("correct").mean())
         assert result.shift_consistency == pytest.approx(100 * record.values("steady").mean())
         assert result.loss == pytest.approx(record.values("loss").mean())
-        assert result.ece == pytest.approx(record.miscalibration().mean(), abs=1e-6)
+        assert result.ece == pytest.approx(
+            miscalibration(record.values("confidence"), record.values("correct")).mean(), abs=1e-6
+        )
         assert ((record.values("margin") > 0) == (record.values("correct") > 0)).all()
         assert [(cost.direction, cost.batch) for cost in result.costs][1:] == [
             ("forward", result.costs[1].batch),

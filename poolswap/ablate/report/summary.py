@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from poolswap.ablate.compare import MEASURES, Compared, Family, differences, judge
 from poolswap.ablate.costs import PASSES, PooledCost, pool
 from poolswap.ablate.grid import Cell, Grid, Layer
+from poolswap.ablate.record import Numbers, Record
 from poolswap.ablate.runs import Result, RunFolder
-from poolswap.ablate.stats import Verdict, mean_std, paired_interval, verdict
+from poolswap.ablate.stats import FEW_SEEDS, LEVEL, mean_std
 from poolswap.ablate.study import Adapt, Study
 from poolswap.errors import InputError
 
@@ -23,9 +25,10 @@ _Variant = tuple[int, str | None, str | None, Adapt, tuple[str, ...]]
 class Row(BaseModel):
     """One variant, or a control (`layers` 0). Accuracies in percent, differences in percentage points.
 
-    `_delta` is against the control, seed by seed; `top1_low` and `top1_high` the 95% interval of `top1_delta`.
-    `seeds` counts the trials that ended well, `failed` and `missing` the others. `costs` are of the architecture, by
-    pass (`poolswap.ablate.costs.pool`): the same for every adaptation.
+    `compared` are the differences to the control, seed by seed and image by image, by measure
+    (`poolswap.ablate.compare`); none for a control, or without one. `seeds` counts the trials that ended well, `paired`
+    those of them with a control, `failed` and `missing` the others. `costs` are of the architecture, by pass
+    (`poolswap.ablate.costs.pool`): the same for every adaptation. `curves` are validation top-1 by epoch, a seed each.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,23 +39,20 @@ class Row(BaseModel):
     adapt: Adapt
     paths: tuple[str, ...]
     seeds: int = 0
+    paired: int = 0
     failed: int = 0
     missing: int = 0
     top1: float | None = None
     top1_std: float | None = None
-    top1_delta: float | None = None
-    top1_low: float | None = None
-    top1_high: float | None = None
-    verdict: Verdict | None = None
     top5: float | None = None
     loss: float | None = None
-    loss_delta: float | None = None
+    ece: float | None = None
     shift_consistency: float | None = None
-    shift_delta: float | None = None
+    compared: dict[str, Compared] = {}
     costs: dict[str, PooledCost] = {}
     parameters: int | None = None
     drift: float | None = None
-    each_top1: tuple[float, ...] = ()
+    curves: tuple[tuple[float, ...], ...] = ()
 
     @property
     def is_control(self) -> bool:
@@ -67,15 +67,30 @@ class Row(BaseModel):
         where = f"{self.paths[0]} alone" if self.order == "single" else f"{self.order} {self.layers}"
         return f"{self.to}, {where}"
 
+    @property
+    def top1_compared(self) -> Compared | None:
+        """The difference of top-1 to the control's."""
+        return self.compared.get("top1")
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it was trained too seldom for its intervals to cover what they say."""
+        return self.adapt != "none" and 1 < self.paired < FEW_SEEDS
+
     def columns(self) -> dict[str, object]:
         """The row as flat columns, for CSV and for checks."""
-        document = self.model_dump(mode="json", exclude={"each_top1", "costs"})
+        document = self.model_dump(mode="json", exclude={"compared", "costs", "curves"})
+        compared = {
+            f"{name}_{field}": getattr(self.compared.get(name), field, None)
+            for name in MEASURES
+            for field in Compared.model_fields
+        }
         costs = {
             f"{name}_{field}": getattr(self.costs.get(name), field, None)
             for name in PASSES
             for field in PooledCost.model_fields
         }
-        return {**document, "paths": " ".join(self.paths), **costs}
+        return {**document, "paths": " ".join(self.paths), **compared, **costs}
 
 
 class Strip(BaseModel):
@@ -100,11 +115,16 @@ class Problem(BaseModel):
 
 
 class Summary(BaseModel):
-    """Everything that a report says."""
+    """Everything that a report says.
+
+    `family` is what its intervals hold for; `blocks` is how many groups the `images` are in, None where each stands for
+    itself.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     study: Study
+    family: Family
     layers: tuple[Layer, ...]
     rows: tuple[Row, ...]
     strips: tuple[Strip, ...]
@@ -113,6 +133,7 @@ class Summary(BaseModel):
     trials: int
     finished: int
     images: int | None
+    blocks: int | None
     hours: float
 
     @property
@@ -121,8 +142,11 @@ class Summary(BaseModel):
         return [row.columns() for row in self.rows if not row.is_control]
 
 
-def summarise(folders: Sequence[RunFolder]) -> Summary:
-    """The summary of one run, or of the shards of one run in several folders. Raises InputError."""
+def summarise(folders: Sequence[RunFolder], *, margin: float | None = None) -> Summary:
+    """The summary of one run, or of the shards of one run in several folders.
+
+    `margin` is the study's unless given: points of top-1 that do not matter. Raises InputError.
+    """
     study, grid = folders[0].study(), folders[0].grid()
     for other in folders[1:]:
         if other.grid().trials.keys() != grid.trials.keys():
@@ -131,13 +155,13 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
                 "report on shards of one study at a time",
             )
     results = {key: found for key in grid.trials if (found := _first(folders, key)) is not None}
-    if len({result.record.images for result in results.values()}) > 1:
-        raise InputError(f"the results in {folders[0].path} are of different images", "run poolswap ablate again")
+    blocks = _blocks(folders[0], results)
     problems = _problems(folders, grid, results)
-    rows = _rows(grid, results, {problem.key for problem in problems})
+    rows, family = _rows(grid, results, {p.key for p in problems}, blocks, study, margin or study.margin)
     environments = {json.dumps(result.environment, sort_keys=True): result.environment for result in results.values()}
     return Summary(
         study=study,
+        family=family,
         layers=grid.layers,
         rows=tuple(rows),
         strips=tuple(_strips(grid, rows, results)),
@@ -146,8 +170,26 @@ def summarise(folders: Sequence[RunFolder]) -> Summary:
         trials=len(grid.trials),
         finished=len(results),
         images=next((result.record.images for result in results.values()), None),
+        blocks=len(np.unique(blocks)) if blocks is not None else None,
         hours=sum(result.seconds for result in results.values()) / 3600,
     )
+
+
+def _blocks(folder: RunFolder, results: Mapping[str, Result]) -> Numbers | None:
+    """The number of the group of each image. Raises InputError where the results are not of the same images."""
+    seen = {(result.record.images, result.record.unread) for result in results.values()}
+    groups = folder.groups()
+    if len(seen) > 1:
+        counts = " and ".join(str(images) for images, _ in sorted(seen)[:2])
+        raise InputError(
+            f"the results in {folder.path} are of different images ({counts})", "run poolswap ablate again"
+        )
+    if not seen or groups is None:
+        return None
+    ((images, unread),) = seen
+    if len(groups) != images + len(unread) or not all(0 <= place < len(groups) for place in unread):
+        raise InputError(f"{folder.path} has groups of {len(groups)} images, not {images}", "run poolswap ablate again")
+    return np.unique(np.delete(np.array(groups), list(unread)), return_inverse=True)[1].astype(np.int64)
 
 
 def _first(folders: Iterable[RunFolder], key: str) -> Result | None:
@@ -166,7 +208,14 @@ def _problems(folders: Iterable[RunFolder], grid: Grid, results: Mapping[str, Re
     return tuple(found.values())
 
 
-def _rows(grid: Grid, results: Mapping[str, Result], failed: set[str]) -> list[Row]:
+def _rows(
+    grid: Grid,
+    results: Mapping[str, Result],
+    failed: set[str],
+    blocks: Numbers | None,
+    study: Study,
+    margin: float,
+) -> tuple[list[Row], Family]:
     variants: dict[_Variant, list[Cell]] = {}
     for cell in grid.cells:
         variants.setdefault((cell.layers, cell.order, cell.to, cell.adapt, cell.paths), []).append(cell)
@@ -176,7 +225,10 @@ def _rows(grid: Grid, results: Mapping[str, Result], failed: set[str]) -> list[R
         if layers == 0
     }
     costs = _costs(grid, results)
-    return [_row(cells, controls[cells[0].adapt], results, failed, costs) for cells in variants.values()]
+    rows = [_row(cells, results, failed, costs) for cells in variants.values()]
+    pairs = [_pairs(cells, controls[cells[0].adapt], results) for cells in variants.values()]
+    family = Family(LEVEL, sum(map(bool, pairs)), margin)
+    return [_beside(row, mine, blocks, family) for row, mine in zip(rows, pairs, strict=True)], family
 
 
 def _costs(grid: Grid, results: Mapping[str, Result]) -> dict[_Architecture, dict[str, PooledCost]]:
@@ -190,7 +242,6 @@ def _costs(grid: Grid, results: Mapping[str, Result]) -> dict[_Architecture, dic
 
 def _row(
     cells: list[Cell],
-    control: Mapping[int, Result],
     results: Mapping[str, Result],
     failed: set[str],
     costs: Mapping[_Architecture, dict[str, PooledCost]],
@@ -210,40 +261,36 @@ def _row(
     if not mine:
         return Row(**fields)
     own = list(mine.values())
-    each = tuple(result.top1 for result in own)
-    top1, std = mean_std(each)
-    fields |= {"top1": top1, "top1_std": std, "each_top1": each, "parameters": own[0].parameters}
+    top1, std = mean_std([result.top1 for result in own])
+    fields |= {"top1": top1, "top1_std": std, "parameters": own[0].parameters}
+    fields["curves"] = tuple(tuple(epoch.top1 for epoch in result.curve) for result in own if result.curve)
     fields |= {name: _mean([getattr(result, name) for result in own]) for name in _MEANS}
     fields["costs"] = costs[cell.to, cell.paths]
-    if cell.layers:
-        fields |= _against([(mine[seed], control[seed]) for seed in mine if seed in control], cell.adapt)
     return Row(**fields)
 
 
-_MEANS = ("top5", "loss", "shift_consistency", "drift")
+_MEANS = ("top5", "loss", "ece", "shift_consistency", "drift")
 
 
-def _against(pairs: list[tuple[Result, Result]], adapt: Adapt) -> dict[str, Any]:
-    """The differences to the control of the same seed; nothing where no seed has both."""
+def _pairs(
+    cells: list[Cell], control: Mapping[int, Result], results: Mapping[str, Result]
+) -> list[tuple[Record, Record]]:
+    """The records of a variant and of the control of the same seed; none for the control itself."""
+    return [
+        (results[cell.key].record, control[cell.seed].record)
+        for cell in cells
+        if cell.layers and cell.key in results and cell.seed in control
+    ]
+
+
+def _beside(row: Row, pairs: list[tuple[Record, Record]], blocks: Numbers | None, family: Family) -> Row:
     if not pairs:
-        return {}
-    table = np.stack([100 * (a.record.values("correct") - b.record.values("correct")) for a, b in pairs])
-    interval = paired_interval(table)
-    return {
-        "top1_delta": interval.mean,
-        "top1_low": interval.low,
-        "top1_high": interval.high,
-        "verdict": verdict(interval, seeds=len(pairs), deterministic=adapt == "none"),
-        "loss_delta": _mean([a.loss - b.loss for a, b in pairs]),
-        "shift_delta": _mean(
-            [
-                None
-                if a.shift_consistency is None or b.shift_consistency is None
-                else a.shift_consistency - b.shift_consistency
-                for a, b in pairs
-            ]
-        ),
+        return row
+    judged = {
+        name: judge(name, difference, family, seeds=len(pairs), deterministic=row.adapt == "none")
+        for name, difference in differences(pairs, blocks).items()
     }
+    return row.model_copy(update={"compared": judged, "paired": len(pairs)})
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -256,7 +303,11 @@ def _strips(grid: Grid, rows: Sequence[Row], results: Mapping[str, Result]) -> l
     alone = [row for row in rows if row.order == "single"]
     strips = []
     for to, adapt in dict.fromkeys((row.to, row.adapt) for row in alone):
-        values = {row.paths[0]: row.top1_delta for row in alone if (row.to, row.adapt) == (to, adapt)}
+        values = {
+            row.paths[0]: getattr(row.top1_compared, "delta", None)
+            for row in alone
+            if (row.to, row.adapt) == (to, adapt)
+        }
         strips.append(
             Strip(
                 title=f"top-1 change, each layer alone: {to}, {adapt}",

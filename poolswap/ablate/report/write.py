@@ -7,8 +7,11 @@ import re
 from html import escape
 from pathlib import Path
 
-from poolswap.ablate.report.figures import Chart, Theme, draw, spread
-from poolswap.ablate.report.summary import Row, Summary
+from poolswap.ablate.compare import MEASURES
+from poolswap.ablate.report import words
+from poolswap.ablate.report.chart import Chart, Theme
+from poolswap.ablate.report.figures import draw
+from poolswap.ablate.report.summary import Summary
 from poolswap.ablate.stats import Verdict
 from poolswap.errors import MissingExtraError
 from poolswap.files import atomic_path, check_writable, csv_of, write_text
@@ -17,7 +20,16 @@ _FILE = Theme(ink="#1d1f24", line="#b9bcc4", paper="#ffffff")
 # Colours that occur nowhere else in the page's pictures: each is exchanged for a CSS variable of the page.
 _PAGE = Theme(ink="#010203", line="#010204", paper="none")
 _VARIABLES = {_PAGE.ink: "var(--ink)", _PAGE.line: "var(--line)"}
-_SIGNS = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.SAME: "≈", Verdict.OPEN: "?"}
+_SIGNS = {
+    Verdict.BETTER: "▲",
+    Verdict.NO_WORSE: "●",
+    Verdict.WITHIN: "▽",
+    Verdict.WORSE: "▼",
+    Verdict.OPEN: "○",
+    Verdict.ONE_SEED: "?",
+}
+_KINDS = {Verdict.BETTER: "better", Verdict.NO_WORSE: "fine", Verdict.WITHIN: "worse", Verdict.WORSE: "worse"}
+_OTHERS = ("loss", "ece", "shift")  # measures beside top-1 that the tables show; the CSV has all
 
 
 def write_report(summary: Summary, folder: Path | str, *, force: bool = False) -> list[Path]:
@@ -57,22 +69,29 @@ def page(summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(signs=_SIGNS, spread=spread, time_of=time_of, memory_of=memory_of)
-    pictures = [(picture.name, picture.title, inline(picture)) for picture in draw(summary, _PAGE)]
+    environment.globals.update(signs=_SIGNS, words=words, kinds=_KINDS)
+    pictures = [(picture, inline(picture)) for picture in draw(summary, _PAGE)]
     return environment.get_template("page.html").render(
         summary=summary,
         pictures=pictures,
-        headlines=headlines(summary),
-        caveat=caveat(summary),
         study=summary.study.dumps(),
-        widest=_widest(summary),
+        facts=facts(summary),
     )
 
 
-def _widest(summary: Summary) -> float:
-    """The largest bound of an interval: all bars of the table share one scale."""
-    ends = (end for row in summary.rows for end in (row.top1_low, row.top1_high) if end is not None)
-    return max(map(abs, ends), default=0) or 1
+def facts(summary: Summary) -> dict[str, str]:
+    """What was run, to be read before what came out: model, data, recipe."""
+    study = summary.study
+    recipe = ", ".join(f"{name} {value}" for name, value in study.recipe.items()) or "the defaults"
+    images = f", {summary.images} images evaluated" if summary.images else ""
+    groups = f" in {summary.blocks} groups" if summary.blocks else ""
+    return {
+        "model": f"{study.model}, weights {study.weights}",
+        "data": f"{study.data}{images}{groups}",
+        "recipe": f"{recipe}, batches of {study.batch_size}",
+        "seeds": f"{len(study.seeds)}",
+        "what does not matter": f"less than {summary.family.margin:g} points of top-1",
+    }
 
 
 def inline(picture: Chart) -> str:
@@ -100,39 +119,6 @@ def inline(picture: Chart) -> str:
     return svg
 
 
-def headlines(summary: Summary) -> list[tuple[Verdict | None, str]]:
-    """For every operator and adaptation, what replacing the most layers did, or the layer that did most alone."""
-    lines = []
-    rows = [row for row in summary.rows if not row.is_control]
-    for to, adapt in dict.fromkeys((row.to, row.adapt) for row in rows):
-        mine = [row for row in rows if (row.to, row.adapt) == (to, adapt)]
-        row = max(mine, key=lambda row: (row.layers, abs(row.top1_delta or 0)))
-        lines.append((row.verdict, sentence(row, len(summary.layers))))
-    return lines
-
-
-def sentence(row: Row, available: int) -> str:
-    """What one variant did, and how sure that is."""
-    count = "all" if row.layers == available else f"{row.layers} of"
-    what = f"{count} {available} layers to {row.to}, {_ADAPTED[row.adapt]}"
-    if row.order == "single":
-        what = f"{row.paths[0]} alone, which changes most, to {row.to}, {_ADAPTED[row.adapt]}"
-    if row.top1_delta is None:
-        return f"{what}: {'failed' if row.failed else 'no result beside the control yet'}."
-    return (
-        f"{what}: top-1 {row.top1_delta:+.2f} points against the control "
-        f"(95% interval {row.top1_low:+.2f} to {row.top1_high:+.2f}): {row.verdict}."
-    )
-
-
-_ADAPTED = {
-    "none": "as they are",
-    "recalibrate": "recalibrated",
-    "finetune": "fine-tuned",
-    "scratch": "trained from scratch",
-}
-
-
 def table(summary: Summary) -> str:
     """The rows as CSV, with full precision."""
     return csv_of(row.columns() for row in summary.rows)
@@ -140,19 +126,21 @@ def table(summary: Summary) -> str:
 
 def markdown(summary: Summary, pictures: list[str]) -> str:
     """The report for a README or a pull request."""
+    margin = summary.family.margin
     lines = [f"# Ablation of {summary.study.model} on {summary.study.data}", ""]
-    lines += [f"- {text}" for _, text in headlines(summary)]
-    lines += ["", f"{summary.finished} of {summary.trials} trials finished. {caveat(summary)}", ""]
-    lines += [
-        "| variant | adapted | seeds | top-1 (%) | to control [95%] | verdict | loss | shift consistency (%) "
-        "| forward | training | memory | drift |",
-        "|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines += [f"- **{short}**: {text}" for _, short, text in words.headlines(summary)]
+    lines += ["", f"{summary.finished} of {summary.trials} trials finished. {words.caveat(summary)}", ""]
+    lines += [f"- smallest difference that could be seen: {text}" for text in words.power(summary)]
+    lines += ["", *(f"- {name}: {value}" for name, value in facts(summary).items()), ""]
+    titles = [f"{MEASURES[name].title}" for name in _OTHERS]
+    heads = ["variant", "adapted", "seeds", "top-1", "to control [95%]", "verdict", *titles]
+    heads += ["forward", "training", "memory"]
+    lines += ["| " + " | ".join(heads) + " |", "|---|---|--:|--:|--:|---" + "|--:" * (len(heads) - 6) + "|"]
     for row in summary.rows:
-        cells = [row.name, row.adapt, str(row.seeds), spread(row), interval(row), row.verdict or ""]
-        cells += [number(row.loss, ".3f"), number(row.shift_consistency, ".1f")]
-        cells += [time_of(row, "forward"), time_of(row, "training"), number(memory_of(row), ".2f", "x")]
-        cells.append(number(row.drift, ".3f"))
+        cells = [row.name, row.adapt, str(row.seeds), words.spread(row), words.interval(row), words.said(row, margin)]
+        cells += [words.difference(row, margin, name) for name in _OTHERS]
+        cells += [words.time_of(row, "forward"), words.time_of(row, "training")]
+        cells.append(number(words.memory_of(row), ".2f", "x"))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += ["", *(f"![{name}](report-{name}.png)\n" for name in pictures)]
     if summary.problems:
@@ -160,38 +148,6 @@ def markdown(summary: Summary, pictures: list[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def interval(row: Row) -> str:
-    """The difference to the control and its interval."""
-    if row.top1_delta is None:
-        return ""
-    return f"{row.top1_delta:+.2f} [{row.top1_low:+.2f}, {row.top1_high:+.2f}]"
-
-
-def time_of(row: Row, name: str) -> str:
-    """Time to the control's with its range, and whether that is more than the control's own noise."""
-    cost = row.costs.get(name)
-    if cost is None:
-        return ""
-    noise = "" if abs(cost.ratio - 1) > cost.noise else ", within noise"
-    return f"{cost.ratio:.2f}x [{cost.low:.2f}, {cost.high:.2f}]{noise}"
-
-
-def memory_of(row: Row) -> float | None:
-    """Memory of a training pass to the control's."""
-    cost = row.costs.get("training")
-    return cost.memory_ratio if cost else None
-
-
 def number(value: float | None, form: str, unit: str = "") -> str:
     """The number, or nothing."""
     return "" if value is None else f"{value:{form}}{unit}"
-
-
-def caveat(summary: Summary) -> str:
-    """What the intervals mean."""
-    compared = sum(row.verdict is not None for row in summary.rows)
-    chance = f" Of {compared} such rows, chance alone takes about {0.05 * compared:.1f} out of its interval."
-    return (
-        "± is the standard deviation over seeds. Intervals are 95% each, over the images of the test set and the seeds."
-        + (chance if compared > 4 else "")
-    )
