@@ -50,7 +50,7 @@ def _samples(dataset: Any) -> list[tuple[str, Any]] | None:
 
 def _bytes_of(path: Path) -> str:
     try:
-        return sha256(path.read_bytes()).hexdigest()
+        return sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     except OSError as error:  # reading it is the loader's affair, and so is the error
         return str(error.errno)
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from forged import forged, with_metadata
 
+from poolswap import settings
 from poolswap.cli.app import main
 
 SMALL = ("timm:test_resnet", "--num-classes", "3", "--input-size", "3,32,32")
@@ -111,6 +112,12 @@ DOCUMENTS = {
 def test_plans_and_studies(refused, tmp_path, command, name):
     (tmp_path / "document.yaml").write_text(DOCUMENTS[name], encoding="utf-8")
     refused(*command, "document.yaml")
+
+
+def test_a_document_of_too_many_values_is_not_read_to_its_end(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "_MOST_VALUES", 1000)
+    (tmp_path / "document.yaml").write_text("a: [" + "[]," * 2000 + "and no end")
+    assert "too many values" in refused("ablate", "--study", "document.yaml")
 
 
 STUDIES = {
