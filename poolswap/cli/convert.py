@@ -263,6 +263,7 @@ def _print_plan(output: Output, plan: Plan, spec: ModelSpec) -> None:
         f"{spec.reference}: {len(plan.paths)} to replace, nothing changed",
         [*inspect.COLUMNS[:-1], "to"],
         [[*inspect.row(swap.site)[:-1], inspect.operator(swap)] for swap in plan.swaps],
+        spare=inspect.SPARE,
     )
 
 
@@ -299,7 +300,7 @@ def _print_conversion(output: Output, made: Conversion, costs: Sequence[ConvCost
         swap, move = swaps[one.path], moves.get(one.path)
         names = [one.before, one.after] if output.verbose else [inspect.pooling(swap.site), inspect.operator(swap)]
         rows.append([one.path, *names, *([move.local, move.total] if move else [None, None])])
-    output.table(None, ["path", "before", "after", "drift alone", "drift in place"], rows)
+    output.table(None, ["path", "before", "after", "drift alone", "drift in place"], rows, spare=["drift alone"])
     output.note(f"{spec.reference}: {len(report.swapped)} replaced, weights {spec.weights}")
     if drift.output is not None:
         output.note(f"the outputs moved by {drift.output:.3g} (relative, on seeded noise)")

@@ -43,7 +43,8 @@ def inspect(
     )
     if spec.note:
         output.note(spec.note)
-    output.table(f"{spec.reference}, input {'x'.join(map(str, spec.input_size))}", COLUMNS, [row(s) for s in sites])
+    title = f"{spec.reference}, input {'x'.join(map(str, spec.input_size))}"
+    output.table(title, COLUMNS, [row(s) for s in sites], spare=SPARE)
     output.note(count(sites))
     if swaps:
         output.line("")
@@ -53,6 +54,7 @@ def inspect(
 
 
 COLUMNS = ["#", "path", "kind", "pooling", "scope", "input", "output", "replaceable"]
+SPARE = ["output", "input", "kind"]
 
 
 def pooling(site: PoolSite) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, TextIO
 import typer
 
 from poolswap.cli.document import plain
-from poolswap.cli.table import fitted_table, plain_table
+from poolswap.cli.table import affordable, fitted_table, plain_table
 from poolswap.errors import visible
 
 Advance = Callable[[int], None]
@@ -65,8 +65,14 @@ class Output:
             raise RuntimeError("a command prints one JSON document; this is its second")
         self._write(dumps(plain(document), indent=2, allow_nan=False))
 
-    def table(self, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under column names; the title is a note. `-` is an empty cell; nothing is wrapped in a pipe."""
+    def table(
+        self, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str] = ()
+    ) -> None:
+        """Rows under column names; the title is a note. `-` is an empty cell; nothing is wrapped in a pipe.
+
+        A terminal that is too narrow does without the columns in `spare`, the first of them first; the last thing that
+        it folds is a path.
+        """
         if self.json:
             return
         if title:
@@ -76,8 +82,14 @@ class Output:
         if not self._data.isatty():
             self._write(plain_table([list(columns), *cells], right))
             return
-        head, _, body = fitted_table([list(columns), *cells], right, shutil.get_terminal_size().columns).partition("\n")
+        width, lines = shutil.get_terminal_size().columns, [list(columns), *cells]
+        shown = affordable(lines, [columns.index(name) for name in spare], width)
+        lines = [[line[i] for i in shown] for line in lines]
+        paths = [i for i, name in enumerate(lines[0]) if name == "path"]
+        head, _, body = fitted_table(lines, [right[i] for i in shown], width, paths).partition("\n")
         self._write(f"{_styled(head, _BOLD, self._data)}\n{body}".rstrip("\n"))
+        if hidden := [name for i, name in enumerate(columns) if i not in shown]:
+            self.note(f"not shown in this narrow a window: {', '.join(hidden)}")
 
     def line(self, text: str) -> None:
         """One line of data."""

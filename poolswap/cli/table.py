@@ -21,18 +21,40 @@ def plain_table(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-def fitted_table(lines: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
-    """The table in `width` columns, its widest cells folded; wider where a single word is."""
+def affordable(lines: Sequence[Sequence[str]], spare: Sequence[int], width: int) -> list[int]:
+    """The columns that are shown in `width`: all of them, or without the first of `spare`, as many as it takes."""
+    shown = list(range(len(lines[0])))
+    for column in spare:
+        if _total([max(len(line[i]) for line in lines) for i in shown]) <= width:
+            break
+        shown.remove(column)
+    return shown
+
+
+def fitted_table(lines: Sequence[Sequence[str]], right: Sequence[bool], width: int, whole: Sequence[int] = ()) -> str:
+    """The table in `width` columns, its widest cells folded; wider where a single word is.
+
+    Columns in `whole` are folded last of all: paths, which a person copies.
+    """
     columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    least = [max(len(piece.rstrip()) for cell in column for piece in _BREAKS.split(cell)) for column in columns]
-    while sum(widths) + _GAP * (len(widths) - 1) > width:
+    words = [max(len(piece.rstrip()) for cell in column for piece in _BREAKS.split(cell)) for column in columns]
+    for least in ([w if i in whole else word for i, (w, word) in enumerate(zip(widths, words, strict=True))], words):
+        _shrink(widths, least, width)
+    folded = [[_fold(cell, w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    return plain_table([list(part) for cells in folded for part in zip_longest(*cells, fillvalue="")], right)
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _shrink(widths: list[int], least: Sequence[int], width: int) -> None:
+    while _total(widths) > width:
         loose = [i for i, w in enumerate(widths) if w > least[i]]
         if not loose:
             break
         widths[max(loose, key=lambda i: widths[i])] -= 1
-    folded = [[_fold(cell, w) for cell, w in zip(line, widths, strict=True)] for line in lines]
-    return plain_table([list(part) for cells in folded for part in zip_longest(*cells, fillvalue="")], right)
 
 
 def _fold(cell: str, width: int) -> list[str]:

@@ -48,6 +48,37 @@ def test_a_table_in_a_pipe_is_aligned_and_complete(capsys):
     ]
 
 
+ROW = ("features.transition1.pool", "module", "max 3x3/2 p1", "64x112x112")
+NAMES = ["path", "kind", "pooling", "input"]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines", "hidden"),
+    [
+        (80, ["path                       kind    pooling       input", "  ".join(ROW)], ""),
+        (50, ["path                       kind    pooling", "  ".join(ROW[:3])], "input"),
+        (40, ["path                       pooling", f"{ROW[0]}  {ROW[2]}"], "input, kind"),
+        (
+            34,
+            ["path                       pooling", f"{ROW[0]}  max", " " * 27 + "3x3/2", " " * 27 + "p1"],
+            "input, kind",
+        ),
+    ],
+)
+def test_a_narrow_terminal_drops_columns_before_it_folds_and_folds_a_path_last(monkeypatch, width, lines, hidden):
+    screen = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().table(None, NAMES, [ROW], spare=["input", "kind"])
+    said = screen.getvalue().splitlines()
+    note = (
+        [f"not shown in this narrow a window: {', '.join(n for n in NAMES if n in hidden.split(', '))}"]
+        if hidden
+        else []
+    )
+    assert [line.rstrip() for line in said] == [*lines, *note]
+
+
 def test_a_table_without_rows_is_its_header(capsys):
     Output().table(None, ["a", "b"], [])
     assert capsys.readouterr().out == "a  b\n"
