@@ -98,7 +98,7 @@ def _sources() -> list[Path]:
         found += [Path(spec.submodule_search_locations[0]) / folder / name for name in names]
     missing = next((path for path in found if not path.is_file()), None)
     if missing is not None:
-        raise InputError(f"there is no photograph {missing}", "pip install --upgrade 'poolswap[photographs]'")
+        raise InputError(f"there is no photograph {missing}", "pip install -U 'poolswap[photographs]'")
     return sorted(found, key=lambda path: path.stem)
 
 
