@@ -34,6 +34,12 @@ SIZE = (3, 24, 24)
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 
 
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    """What torch.compile kept of another test's calls decides how it takes the oracle's here."""
+    torch._dynamo.reset()
+
+
 class ByKey(nn.Module):
     """Pools in a ModuleDict."""
 
