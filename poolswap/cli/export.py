@@ -13,7 +13,10 @@ from poolswap.cli.output import Output
 EXAMPLES = (
     "poolswap export soft.safetensors --to onnx",
     "poolswap export soft.safetensors --to pt2 --dynamic-size -o net.pt2",
+    "poolswap export soft.safetensors --int8 photos/",
 )
+
+BATCH = 16
 
 
 def export(
@@ -35,6 +38,14 @@ def export(
         typer.Option(min=0.0, help="Relative difference that still passes.", show_default="1e-4 in float32"),
     ] = None,
     bench: Annotated[bool, typer.Option("--bench", help="Time it beside the stock model's export.")] = False,
+    int8: Annotated[
+        str | None,
+        typer.Option(
+            "--int8",
+            metavar="DATA",
+            help="onnx: 8 bits, calibrated on the training images of digits, a folder, ... and judged on the others.",
+        ),
+    ] = None,
     path: Annotated[
         Path | None,
         typer.Option(
@@ -45,12 +56,17 @@ def export(
     force: ForceOption = False,
 ) -> None:
     """Write a checkpoint for another runtime, and run it there."""
+    from poolswap.adapt import load_data, make_loader
     from poolswap.checkpoint import load_checkpoint
-    from poolswap.export import check_export, default_path, export_model
+    from poolswap.export import Images, check_export, default_path, export_model
 
-    target = path or default_path(checkpoint, form)
-    check_export(target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused)
+    target = path or default_path(checkpoint, form, int8=int8 is not None)
+    check_export(target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused, int8=int8 is not None)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)
+    images = None
+    if int8:
+        data = load_data(int8, input_size=manifest.model.input_size, model=model)
+        images = Images(make_loader(data, "plain", BATCH), make_loader(data, "val", BATCH))
     report = export_model(
         model,
         manifest,
@@ -62,6 +78,7 @@ def export(
         verify=verify,
         tolerance=tolerance,
         bench=bench,
+        int8=images,
         force=force,
     )
     output.document(report)
@@ -70,6 +87,12 @@ def export(
         output.table(None, ["input", "batch", "relative difference"], rows)
     else:
         output.warn(f"{report.path} was not run against the model")
+    if report.int8:
+        eight = report.int8
+        output.note(
+            f"int8: top-1 {eight.top1:.2f}%, {eight.top1_float:.2f}% before, on {eight.images} images; "
+            f"{eight.agreement:.2f}% the same answers"
+        )
     if report.speed:
         speed = report.speed
         output.note(

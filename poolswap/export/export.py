@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.formats import Format, find_format
+from poolswap.export.int8 import Images, Int8, judge, quantize
 from poolswap.export.job import Job
 from poolswap.export.parity import TOLERANCE, Parity, measure_parity
 from poolswap.export.speed import Speed, measure_speed
@@ -28,7 +29,7 @@ from poolswap.versions import versions
 class ExportReport(BaseModel):
     """What was written, how far it is from the model, and how fast it runs; kept beside the file as PATH.json.
 
-    `parity` is empty where nothing was verified.
+    `parity` is empty where nothing was verified; in 8 bits it is of the file before it was quantised.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class ExportReport(BaseModel):
     bytes: int
     parity: tuple[Parity, ...]
     tolerance: float
+    int8: Int8 | None = None
     speed: Speed | None = None
     versions: dict[str, str]
 
@@ -48,12 +50,12 @@ class ExportReport(BaseModel):
         return max((p.difference for p in self.parity), default=None)
 
 
-def default_path(checkpoint: Path, to: str) -> Path:
+def default_path(checkpoint: Path, to: str, *, int8: bool = False) -> Path:
     """The checkpoint's name with the format's suffix, beside it."""
     suffixes = find_format(to).suffixes
     stem = checkpoint.name.removesuffix(".safetensors")
     suffix = ".aoti.pt2" if to == "aoti" else suffixes[0] if suffixes else "-timm"
-    return checkpoint.with_name(stem + suffix)
+    return checkpoint.with_name(stem + ".int8" * int8 + suffix)
 
 
 def check_export(path: Path, to: str, *, force: bool = False, **options: int | bool | None) -> Format:
@@ -78,22 +80,28 @@ def export_model(
     verify: bool = True,
     tolerance: float | None = None,
     bench: bool = False,
+    int8: Images | None = None,
     force: bool = False,
 ) -> ExportReport:
     """Write the model as `load_checkpoint` or `save_checkpoint` know it, and hold the file against it.
 
     `opset`, `dynamic_size` and `fused` are options of some formats (`poolswap.export.FORMATS`). `tolerance` is relative
-    to the largest output; its default depends on the dtype. Raises CheckError beyond it, and then leaves no file;
-    InputError for what cannot be exported, named or written; MissingExtraError.
+    to the largest output; its default depends on the dtype. `int8` are the images that ONNX in 8 bits is calibrated on
+    and judged by. Raises CheckError beyond the tolerance, and then leaves no file; InputError for what cannot be
+    exported, named or written; MissingExtraError.
     """
     path = Path(path)
-    form = check_export(path, to, opset=opset, dynamic_size=dynamic_size, fused=fused, force=force)
+    options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "int8": int8 is not None}
+    form = check_export(path, to, force=force, **options)
+    if int8 and manifest.dtype != "float32":
+        raise InputError(f"8 bits are made of float32, and the checkpoint is {manifest.dtype}", "leave out int8=")
     allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
     with evaluating(model), _folder_for(path, form, force=force) as folder:
         job = Job(model, manifest, _arguments(model, manifest), opset, dynamic_size, fused)
         draft = folder / path.name
         form.write(job, draft)
         parity = _verified(form, job, draft, allowed) if verify else []
+        quantized = _quantized(form, job, draft, int8) if int8 else None
         report = ExportReport(
             path=str(path),
             format=form.name,
@@ -101,7 +109,8 @@ def export_model(
             bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
             parity=tuple(parity),
             tolerance=allowed,
-            speed=_speed(form, job, draft) if bench else None,
+            int8=quantized,
+            speed=_speed(form, job, draft, int8) if bench else None,
             versions=versions(),
         )
         beside = report.model_copy(update={"path": path.name})
@@ -124,7 +133,14 @@ def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Par
     return parity
 
 
-def _speed(form: Format, job: Job, draft: Path) -> Speed:
+def _quantized(form: Format, job: Job, draft: Path, images: Images) -> Int8:
+    """The file rewritten in 8 bits, and what that cost."""
+    before = form.runner(job, draft)
+    count = quantize(draft, images)
+    return judge(before, form.runner(job, draft), images, count)
+
+
+def _speed(form: Format, job: Job, draft: Path, int8: Images | None) -> Speed:
     """Against the stock model, exported and run in the same way."""
     stock = deepcopy(job.model)
     restore(stock)
@@ -132,6 +148,8 @@ def _speed(form: Format, job: Job, draft: Path) -> Speed:
         other = Path(folder) / draft.name
         baseline = replace(job, model=stock)
         form.write(baseline, other)
+        if int8:
+            quantize(other, int8)
         return measure_speed(form.runner(job, draft), form.runner(baseline, other), job.arguments)
 
 

@@ -18,7 +18,7 @@ class Format:
     """One format: its module has `write(job, path)`, which makes the file, and `runner(job, path)`, which loads it.
 
     `suffixes` are what its file may end in, the default first; none means a folder. `needs` are the packages that the
-    extra brings. `options` are the fields of Job that it heeds.
+    extra brings. `options` are those of `export_model` that it heeds.
     """
 
     name: str
@@ -71,7 +71,7 @@ _TABLE = (
         "onnxruntime",
         extra="onnx",
         needs=("onnx", "onnxruntime", "onnxscript"),
-        options=("opset", "dynamic_size"),
+        options=("opset", "dynamic_size", "int8"),
     ),
     Format("pt2", "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),
     Format("aoti", "compiled AOTInductor package", (".pt2",), "AOTInductor", options=("dynamic_size",)),

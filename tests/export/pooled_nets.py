@@ -20,6 +20,21 @@ class Stem(nn.Module):
         return self.fc(self.global_pool(self.maxpool(self.norm(self.first(x)).relu())).flatten(1))
 
 
+class Overlap(nn.Module):
+    """Pooling at stride 1, as inception has it, and a ceil_mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.one = nn.MaxPool2d(3, 1, 1)
+        self.second = nn.Conv2d(8, 8, 1)
+        self.two = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.fc = nn.Linear(8, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.two(self.second(self.one(self.first(x).relu()))).mean((2, 3)))
+
+
 class SameNet(nn.Module):
     """SAME max and average pooling at sizes where they pad unevenly."""
 

@@ -1,0 +1,102 @@
+"""Eight bits: the swapped model's file quantises by itself as the stock model's does, and says what it costs."""
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from exports import HERE, swapped
+from onnxruntime.quantization import QuantFormat, quantize_static
+
+from poolswap.cli.app import main
+from poolswap.errors import InputError
+from poolswap.export import Images, export_model, find_format
+from poolswap.export.job import Job
+from poolswap.export.trace import quiet
+from poolswap.inputs import outputs_of
+from poolswap.measure import relative_distance
+from poolswap.surgery.swap import restore
+
+STEM = (f"{HERE / 'pooled_nets.py'}:Stem", (3, 64, 64))
+GOOGLE = (f"{HERE / 'pooled_nets.py'}:Overlap", (3, 32, 32))
+
+
+def pictures(seed, count=4):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(8, 3, 64, 64, generator=generator) for _ in range(count)]
+
+
+class Calibration:
+    """What onnxruntime's own tool takes."""
+
+    def __init__(self, size):
+        self.batches = iter(pictures(0))
+        self.size = size
+
+    def get_next(self):
+        batch = next(self.batches, None)
+        return None if batch is None else {"input": batch[..., : self.size, : self.size].numpy()}
+
+
+def quantised_error(model, manifest, size, folder):
+    """Relative error of onnxruntime's defaults, which know nothing of poolswap."""
+    x = pictures(1, 1)[0][..., :size, :size]
+    find_format("onnx").write(Job(model, manifest, (x,)), folder / "m.onnx")
+    with quiet():
+        quantize_static(folder / "m.onnx", folder / "q.onnx", Calibration(size), quant_format=QuantFormat.QDQ)
+    (y,) = onnxruntime.InferenceSession(folder / "q.onnx").run(None, {"input": x.numpy()})
+    return relative_distance([torch.from_numpy(y)], outputs_of(model, ((x,), {})))
+
+
+@pytest.mark.parametrize("net", [STEM, GOOGLE], ids=["stem", "overlap"])
+def test_onnxruntimes_own_quantiser_takes_the_file_as_it_takes_the_stock_models(net, tmp_path):
+    model, manifest, _ = swapped(tmp_path, *net)
+    model.eval()
+    error = quantised_error(model, manifest, net[1][1], tmp_path)
+    restore(model)
+    stock = quantised_error(model, manifest, net[1][1], tmp_path)
+    assert error < max(2 * stock, 0.03)
+
+
+def test_int8_is_calibrated_judged_and_named_last(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *STEM)
+    model.eval()
+    with torch.no_grad():
+        judged = [(x, model(x).argmax(1)) for x in pictures(2)]
+    calibration = [(x, torch.zeros(8)) for x in pictures(3, 3)]
+    before = {path.name for path in tmp_path.iterdir()}
+    report = export_model(model, manifest, tmp_path / "m.onnx", int8=Images(calibration, judged))
+    assert {path.name for path in tmp_path.iterdir()} - before == {"m.onnx", "m.onnx.json"}
+    assert report.int8 is not None
+    assert (report.int8.calibrated_on, report.int8.images, report.int8.top1_float) == (24, 32, 100.0)
+    assert report.int8.top1 == report.int8.agreement > 80
+    assert report.difference < 1e-5
+    made = onnx.load(tmp_path / "m.onnx")
+    assert "poolswap" in {entry.key for entry in made.metadata_props}
+    weights = [tensor for tensor in made.graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
+    assert {len(tensor.dims) for tensor in weights} >= {2, 4}  # the classifier and the convolution
+
+
+def test_int8_without_images_or_onnx_leaves_nothing(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *STEM)
+    before = {path.name for path in tmp_path.iterdir()}
+    for images, to, message in [
+        (Images([], []), "onnx", "no image to calibrate on"),
+        (Images([(x, torch.zeros(8)) for x in pictures(0)], []), "onnx", "no image to judge by"),
+        (Images([], []), "pt2", "pt2 takes no int8="),
+    ]:
+        with pytest.raises(InputError, match=message):
+            export_model(model, manifest, tmp_path / f"m.{to}", to=to, verify=False, int8=images)
+    half = manifest.model_copy(update={"dtype": "float16"})
+    with pytest.raises(InputError, match="8 bits are made of float32"):
+        export_model(model, half, tmp_path / "m.onnx", int8=Images([], []))
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_the_command_quantises_on_digits(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    size = ["--input-size", "3,32,32", "--num-classes", "10"]
+    assert main(["convert", "test_resnet", "--layers", "all", *size, "-o", "c.safetensors", "-q"]) == 0
+    assert main(["export", "c.safetensors", "--int8", "digits"]) == 0
+    assert "the same answers" in capsys.readouterr().err
+    assert (tmp_path / "c.int8.onnx").is_file()
