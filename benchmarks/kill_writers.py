@@ -36,7 +36,7 @@ from poolswap.ablate.runs import Result, RunFolder
 from poolswap.ablate.study import Study
 from poolswap.cli.app import main as poolswap
 from poolswap.errors import PoolswapError
-from poolswap.files import PARTIAL, save_state_dict
+from poolswap.files import PARTIAL, torch_save
 from poolswap.surgery.plan import Plan
 
 MODEL = ("timm:test_resnet", "--input-size", "3,16,16")
@@ -180,7 +180,7 @@ def attack(writer: Writer, kills: int, draw: random.Random) -> tuple[float, int,
 
         Image.linear_gradient("L").save(folder / "in.png")
         finish(start(folder, ("convert", *MODEL, "--num-classes", "10", "--output", "in.safetensors")))
-        save_state_dict(load_model(MODEL[0], num_classes=10)[0], folder / "in.pt")
+        torch_save(load_model(MODEL[0], num_classes=10)[0].state_dict(), folder / "in.pt")
         writer.before(folder)
         while done < kills:
             if done % 5 == 0:  # whole runs between, which also tell how long one takes

@@ -59,7 +59,7 @@ def load_into(model: nn.Module, state_dict: Mapping[str, Tensor], origin: str) -
     differing = [
         f"{key} {_shape(state_dict[key])} for {_shape(own[key])}"
         for key in own
-        if key in state_dict and own[key].shape != state_dict[key].shape
+        if key in state_dict and _shape(own[key]) != _shape(state_dict[key])
     ]
     if differing:
         missing = [key for key in own if key not in state_dict]
@@ -129,7 +129,7 @@ def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
+    return "complex " * tensor.is_complex() + ("x".join(map(str, tensor.shape)) or "scalar")
 
 
 def _few(keys: list[str]) -> str:

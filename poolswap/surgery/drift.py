@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, first_line
 from poolswap.inputs import Args, Example, Inputs, evaluating, outputs_of, seeded_inputs
 from poolswap.measure import relative_distance
 from poolswap.surgery.calls import StockPool, call_input
 from poolswap.surgery.lift import lift
 from poolswap.surgery.mark import replaced_modules
 from poolswap.surgery.plan import Plan
-from poolswap.surgery.swap import restore, swap_pools
+from poolswap.surgery.probe import rehearse
+from poolswap.surgery.swap import check_site, restore, swap_pools
 
 _SEED = 0
 
@@ -54,10 +55,13 @@ def measure_drift(
     """Run the stock model and the swapped one on the same seeded input, in eval mode; the model is left as it was.
 
     `input_size` is (C, *spatial); the input is standard normal noise unless `example` is given. Raises InputError for a
-    model that is swapped already.
+    model that is swapped already, a plan that does not fit it, and replacements that do not run; TooLargeError for
+    those that take more than `poolswap.budget` allows.
     """
     if any(replaced_modules(model)):
         raise InputError("the model is swapped already", "measure the drift before the swap")
+    for swap in plan.swaps:
+        check_site(model, swap.site)
     inputs = seeded_inputs(model, input_size, seed=_SEED, batch=batch, example=example)
     kept_inputs: dict[str, list[Inputs]] = {}
     stock: dict[str, list[Tensor]] = {}
@@ -68,9 +72,11 @@ def measure_drift(
             with _seeing(model, plan.paths, kept_inputs, stock):
                 before = outputs_of(model, inputs)
             swap_pools(model, plan, prove=False)
-            local = {path: _local(model.get_submodule(path), kept_inputs[path], stock[path]) for path in stock}
-            with _seeing(model, plan.paths, {}, swapped):
-                after = outputs_of(model, inputs)
+            rehearse(model, input_size, batch, example)
+            with _explained():
+                local = {path: _local(model.get_submodule(path), kept_inputs[path], stock[path]) for path in stock}
+                with _seeing(model, plan.paths, {}, swapped):
+                    after = outputs_of(model, inputs)
         finally:
             restore(model)
     return Drift(
@@ -81,6 +87,15 @@ def measure_drift(
         ),
         output=_moved(after, before),
     )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        reason = f"the model does not run with what the plan puts in: {first_line(error)}"
+        raise InputError(reason, "give those sites other windows, or leave them out") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 import yaml
 from forged import forged, with_metadata
 
-from poolswap import settings
+from poolswap import load_model, settings
 from poolswap.cli.app import main
 
 SMALL = ("timm:test_resnet", "--num-classes", "3", "--input-size", "3,32,32")
@@ -112,6 +112,40 @@ DOCUMENTS = {
 def test_plans_and_studies(refused, tmp_path, command, name):
     (tmp_path / "document.yaml").write_text(DOCUMENTS[name], encoding="utf-8")
     refused(*command, "document.yaml")
+
+
+def windows(kernel, padding):
+    sizes = {"kernel_size": [kernel] * 2, "stride": [2, 2], "padding": [padding] * 2, "dilation": [1, 1]}
+    return {"geometry": sizes}
+
+
+PLANS = {
+    "a path that is none": {"path": "\x1b[2J"},
+    "a path __init__": {"path": "__init__"},
+    "dilation 0": {"geometry": {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [0, 1]}},
+    "a kernel of 2**62": windows(2**62, 0),
+    "a kernel of 2**31 - 1": windows(2**31 - 1, 2**30 - 1),
+    "a kernel of 40000 with weights": {"to": "gated", **windows(40000, 20000)},
+    "a file of Python": {"to": "evil.py:Pool"},
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_swaps_of_a_plan(saved, refused, tmp_path, name):
+    document = json.loads(saved[1].dumps("json"))
+    change = dict(PLANS[name])
+    if "path" in change:
+        document["swaps"][0]["site"]["path"] = change.pop("path")
+    document["swaps"][0].update(change)
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    refused("convert", *SMALL, "--plan", "plan.json", "--output", "o.safetensors")
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_complex_weights_lose_no_half_of_themselves(refused, tmp_path):
+    weights = load_model("timm:test_resnet", num_classes=3)[0].state_dict()
+    torch.save({**weights, "conv1.0.weight": weights["conv1.0.weight"].to(torch.complex64)}, tmp_path / "w.pt")
+    assert "complex" in refused("convert", *SMALL, "--checkpoint", "w.pt", "--output", "o.safetensors")
 
 
 def test_a_document_of_too_many_values_is_not_read_to_its_end(refused, tmp_path, monkeypatch):
