@@ -366,8 +366,8 @@ def _mask(axes: Sequence[_Axis], number: tuple[int, ...], like: Tensor) -> Tenso
     mask = torch.ones(())
     for dim, size in enumerate(sizes, axes[0].dim):
         low, high = ranges.get(dim) or (0, size)
-        line = [float(low <= n < high) for n in range(size)]
-        mask = mask.unsqueeze(-1) * torch.tensor(line)
+        place = torch.arange(size)  # a list would become a constant, which no export takes beside a trained beta
+        mask = mask.unsqueeze(-1) * ((place >= low) & (place < high))
     return mask.to(like)
 
 

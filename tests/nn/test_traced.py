@@ -12,6 +12,7 @@ from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from poolswap.export.trace import in_standard_operators
 from poolswap.functional import soft_pool2d
 from poolswap.geometry import Geometry
 from poolswap.nn import HeadSite, WindowPool, WindowSite
@@ -171,3 +172,14 @@ def test_a_keyword_call_is_traced_as_one():
 
     traced, x = fx.symbolic_trace(Net()), torch.rand(1, 1, 4, 4)
     assert torch.equal(traced(x), Net()(x))
+
+
+@pytest.mark.parametrize("geometry", WINDOWS.values(), ids=list(WINDOWS))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_betas_of_either_sign_for_each_channel_are_exported_in_standard_operators(geometry):
+    pool = make("soft:beta=channel", geometry)
+    pool.beta.data = torch.tensor([-3.0, 0.0, 2.0])
+    x = inputs()[0]
+    program = in_standard_operators(torch.export.export(pool, (x,)))
+    assert not [node for node in program.graph.nodes if "poolswap" in str(node.target)]
+    torch.testing.assert_close(program.module()(x), pool(x), rtol=1e-5, atol=1e-5)
