@@ -47,7 +47,8 @@ class Compared(BaseModel):
 
     `low` and `high` are the ends of the interval of this row alone, `joint_low` and `joint_high` of those which hold
     for all rows of the report at once; each with its verdict. `detectable` and `joint_detectable` are the smallest true
-    difference that this many seeds and images show four times out of five.
+    difference that this many seeds and images show four times out of five. `noise_` are the standard deviations of one
+    seed, of one image or group, and of an image in one seed beside both (`poolswap.ablate.stats.Noise`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +62,9 @@ class Compared(BaseModel):
     joint_verdict: Verdict
     detectable: float
     joint_detectable: float
+    noise_seeds: float
+    noise_images: float
+    noise_both: float
 
 
 class Family(NamedTuple):
@@ -115,6 +119,9 @@ def judge(name: str, difference: Difference, family: Family, *, seeds: int, dete
         joint_verdict=said(joint),
         detectable=difference.detectable(family.level),
         joint_detectable=difference.detectable(strict),
+        noise_seeds=difference.noise.seeds**0.5,
+        noise_images=difference.noise.images**0.5,
+        noise_both=difference.noise.both**0.5,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from poolswap.ablate.stats import LEVEL
+from poolswap.ablate.study import Study, Until
 from poolswap.errors import InputError
 
 _GROWTH = 2
-_UNTIL = re.compile(r"\s*width\s*<\s*(\d+(?:\.\d*)?|\.\d+)\s*")
+_UNTIL = re.compile(r"\s*width\s*<\s*(\d{1,3}(?:\.\d{0,9})?)\s*")
 
 
 def parse_until(text: str) -> float:
@@ -18,6 +19,18 @@ def parse_until(text: str) -> float:
     if match is None or not float(match[1]):
         raise InputError(f"until={text!r} is not a width", "write for example until='width < 1'")
     return float(match[1])
+
+
+def begin(study: Study, until: str, most: int) -> Study:
+    """The study, to be continued from its own seeds to at most `most`. Raises InputError."""
+    width, first = parse_until(until), len(study.seeds)
+    if not 2 <= first < most:
+        raise InputError(
+            f"until={until!r} adds seeds to at most {most}, and begins with {first}", f"seeds=5, most_seeds={4 * first}"
+        )
+    if set(study.adapt) == {"none"}:
+        raise InputError("until= adds seeds, and adapt='none' has none", "train something: adapt='finetune'")
+    return study.model_copy(update={"until": Until(width=width, first=first, most=most)})
 
 
 def looks(first: int, most: int) -> tuple[int, ...]:
@@ -39,6 +52,17 @@ def level_at(seeds: int, first: int, most: int, level: float = LEVEL) -> float:
     return 1 - (1 - level) * (min(seeds, most) - before) / most
 
 
-def wide_enough(widths: Sequence[float], until: float) -> bool:
-    """Whether any interval is still wider than that."""
-    return any(width >= until for width in widths)
+def level_of(study: Study) -> float:
+    """The level of the intervals of a report on this study, as far as it has got."""
+    return level_at(len(study.seeds), study.until.first, study.until.most) if study.until else LEVEL
+
+
+def continued(study: Study, widths: Iterable[float]) -> Study | None:
+    """The study with the seeds of the next look, given how wide its intervals are; None where it is time to stop."""
+    if study.until is None or not any(width >= study.until.width for width in widths):
+        return None
+    count = next((look for look in looks(study.until.first, study.until.most) if look > len(study.seeds)), None)
+    if count is None:
+        return None
+    start = max(study.seeds) + 1
+    return study.model_copy(update={"seeds": (*study.seeds, *range(start, start + count - len(study.seeds)))})

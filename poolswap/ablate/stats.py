@@ -44,13 +44,29 @@ class Interval(NamedTuple):
     high: float
 
 
+class Noise(NamedTuple):
+    """Variances of a paired difference: between seeds, between images, and of an image in one seed beside both."""
+
+    seeds: float
+    images: float
+    both: float
+
+    def variances(self, seeds: int, images: int, scale: float) -> tuple[tuple[float, int], ...]:
+        """The parts of the variance of a mean over this many, with degrees of freedom, as `Difference.guarded`."""
+        of_images = self.images / images + 2 * scale**2 / (images + 2) ** 2
+        if seeds == 1:
+            return ((of_images + self.both / images, images + 1),)
+        return ((self.seeds / seeds + self.both / (seeds * images), seeds - 1), (of_images, images + 1))
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean of paired differences over seeds and images, and what makes it uncertain.
 
     `variances` are the parts of the mean's variance, each with its degrees of freedom: the seeds', none for one seed,
     and the images', or blocks'. `guarded` are the same with two more images of which one gains and one loses `scale`,
-    and `center` is the mean with them: what few images that differ, or none, do not exclude.
+    and `center` is the mean with them: what few images that differ, or none, do not exclude. `noise` is of one seed and
+    one image, or block.
     """
 
     mean: float
@@ -58,6 +74,7 @@ class Difference:
     variances: tuple[tuple[float, int], ...]
     guarded: tuple[tuple[float, int], ...]
     bound: float
+    noise: Noise
 
     @classmethod
     def of(cls, table: Any, blocks: Any = None, *, scale: float | None = None, bound: float = math.inf) -> Difference:
@@ -102,6 +119,7 @@ class Difference:
             (*seeds_part, (part, max(count - 1, 1))),
             (*seeds_part, (max(guard, 0.0), count + 1)),
             bound,
+            Noise(seeds * (seed - common), part * count, common * seeds * count),
         )
 
     def interval(self, level: float = LEVEL) -> Interval:

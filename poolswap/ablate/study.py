@@ -41,6 +41,16 @@ class Running(BaseModel):
         return {"workers": self.workers, "on_bad_image": self.on_bad_image}
 
 
+class Until(BaseModel):
+    """Seeds are added, from `first` to `most`, until the interval of every trained variant is narrower than `width`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: float = Field(gt=0, le=200)
+    first: int = Field(ge=2, le=_MOST_SEEDS)
+    most: int = Field(ge=2, le=_MOST_SEEDS)
+
+
 class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
@@ -48,7 +58,8 @@ class Study(Settings):
     alone. `seeds` may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state
     dict. `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training
     images. What the report makes of the trials, and their keys do not depend on: `group` says which images belong
-    together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter. Neither do they depend on
+    together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter, `until` when to stop
+    adding seeds (`poolswap.ablate.sequential`). Neither do they depend on
     `running`, which says where and how.
     """
 
@@ -75,6 +86,7 @@ class Study(Settings):
     recipe: dict[str, Any] = Field(default_factory=dict)
     group: str | None = None
     margin: float = Field(default=0.5, gt=0, le=100)
+    until: Until | None = None
     running: Running = Field(default_factory=Running)
 
     @field_validator("order", "operators", "adapt", "exclude", mode="before")

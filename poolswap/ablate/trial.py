@@ -98,8 +98,13 @@ def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, Mod
 
 def groups_of(study: Study) -> tuple[str, ...] | None:
     """The groups of the images that trials evaluate. Raises InputError where the data does not have what is asked."""
+    return image_groups(evaluated(study), study.group)
+
+
+def evaluated(study: Study) -> Any:
+    """The data set that trials evaluate. Raises InputError."""
     where: dict[str, Any] = {"root": study.running.root, "download": study.running.download}
-    return image_groups(load_data(study.data, num_classes=study.num_classes, **where).val, study.group)
+    return load_data(study.data, num_classes=study.num_classes, **where).val
 
 
 def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:

@@ -16,7 +16,8 @@ from poolswap.cli.output import Output
 
 if TYPE_CHECKING:
     from poolswap.ablate.progress import StudyProgress
-    from poolswap.ablate.run import Engine
+    from poolswap.ablate.run import Engine, Outcome
+    from poolswap.ablate.study import Study
 
 EXAMPLES = (
     "poolswap ablate resnet18 --pretrained --data photos/ --dry-run",
@@ -69,6 +70,14 @@ def ablate(
     ] = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="The same as --adapt scratch.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.", show_default="5")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="Add seeds until 'width < 1', in points of top-1.")
+    ] = None,
+    most_seeds: Annotated[int, typer.Option("--most-seeds", min=2, max=10_000, help="Where --until ends.")] = 20,
+    detect: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=100, metavar="POINTS", help="Say what it takes to see that much, and run nothing."),
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(min=0.01, metavar="POINTS", help="Points of top-1 that do not matter.", show_default="0.5"),
@@ -108,9 +117,12 @@ def ablate(
     """Ask how many layers, which operator, which adaptation."""
     from poolswap.ablate.estimate import estimate_seconds
     from poolswap.ablate.grid import grid_of
+    from poolswap.ablate.power import needs, say
     from poolswap.ablate.progress import StudyProgress, duration
+    from poolswap.ablate.report import summarise
     from poolswap.ablate.run import parse_shard, run_trials
     from poolswap.ablate.runs import RunFolder
+    from poolswap.ablate.sequential import begin, continued
     from poolswap.ablate.study import Study
     from poolswap.ablate.trial import groups_of
     from poolswap.adapt import Recipe, check_recipe
@@ -157,41 +169,58 @@ def ablate(
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value}})
     if {"finetune", "scratch"} & {*asked.adapt} or asked.recipe:
         check_recipe(Recipe.make(asked.recipe))
+    if until and execution.shard:
+        raise InputError("--until looks at all results, and a shard has its own", "run it without --shard")
+    asked = begin(asked, until, most_seeds) if until else asked
     runs = RunFolder(folder)
+    if detect:
+        found, images = needs(asked, runs, detect)
+        output.document({"needs": found})
+        for one in found:
+            output.note(say(one, detect, images))
+        return
     if not dry_run:
         runs.check()
-    grid, groups = grid_of(asked), groups_of(asked)
-    mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
-    pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
-    seconds = estimate_seconds(pending.values()) / execution.jobs
-    output.note(
-        f"{len(grid.trials)} trials over {len(grid.layers)} layers, {len(pending)} to run here: "
-        f"about {duration(seconds)} with {execution.jobs} at a time"
-    )
-    if dry_run:
-        output.document({"study": asked, "cells": grid.cells, "pending": list(pending), "seconds": seconds})
-        output.table(
-            None,
-            ["layers", "order", "to", "adapt", "seed", "trial", "done"],
-            [
-                [c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in pending]
-                for c in grid.cells
-                if c.key in mine
-            ],
+    groups = groups_of(asked)
+    outcomes: dict[str, Outcome] = {}
+    following: Study | None = asked
+    while following is not None:
+        asked, grid = following, grid_of(following)
+        mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
+        pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
+        seconds = estimate_seconds(pending.values()) / execution.jobs
+        output.note(
+            f"{len(grid.trials)} trials over {len(grid.layers)} layers, {len(pending)} to run here: "
+            f"about {duration(seconds)} with {execution.jobs} at a time"
         )
-        return
-    runs.open(asked, grid, groups)
-    progress = StudyProgress(runs, grid, pending, execution.jobs)
-    with _shown(output, progress) as seen:
-        outcomes = run_trials(runs, pending, execution.start(), fail_fast=execution.fail_fast, seen=seen)
-    failed = [key for key, outcome in outcomes.items() if outcome == "failed"]
+        if dry_run:
+            output.document({"study": asked, "cells": grid.cells, "pending": list(pending), "seconds": seconds})
+            output.table(
+                None,
+                ["layers", "order", "to", "adapt", "seed", "trial", "done"],
+                [
+                    [c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in pending]
+                    for c in grid.cells
+                    if c.key in mine
+                ],
+            )
+            return
+        runs.open(asked, grid, groups)
+        progress = StudyProgress(runs, grid, pending, execution.jobs, seconds)
+        with _shown(output, progress) as seen:
+            outcomes |= run_trials(runs, pending, execution.start(), fail_fast=execution.fail_fast, seen=seen)
+        output.note(progress.line())
+        failed = [key for key, outcome in outcomes.items() if outcome == "failed"]
+        widths = summarise([runs]).widths if asked.until and not failed else ()
+        following = continued(asked, widths)
+        if widths:
+            output.note(f"{len(asked.seeds)} seeds: the widest interval is {max(widths):.2f} points")
     output.document({"run": folder, "outcomes": outcomes})
-    output.note(progress.line())
     output.hint(f"poolswap report {shlex.quote(str(folder))}")
     if failed:
         reason = runs.failure(failed[0])
         raise CheckError(
-            f"{len(failed)} of {len(pending)} trials failed; the first: {reason.error if reason else 'unknown'}",
+            f"{len(failed)} of {len(outcomes)} trials failed; the first: {reason.error if reason else 'unknown'}",
             f"see {runs.trial(failed[0])}; run again to try them again",
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,9 @@ from poolswap.operators import Operator
 from poolswap.operators.registry import parse_operator
 
 Restore = Literal["bilinear", "nearest"]
+Measure = Literal["ssim", "psnr"]
+
+PLACES: Mapping[Measure, int] = MappingProxyType({"ssim": 3, "psnr": 2})  # digits that are printed
 
 _FEWEST_CELLS = 4
 
@@ -53,6 +57,12 @@ class Comparison:
     def of_kernel(self, kernel: int) -> list[Pooled]:
         """The results of one kernel."""
         return [result for result in self.results if result.kernel == kernel]
+
+    def best(self, kernel: int, measure: Measure) -> set[str]:
+        """The operators whose value is the kernel's highest as it is printed: all of them where they tie."""
+        results = self.of_kernel(kernel)
+        shown = [round(getattr(result, measure), PLACES[measure]) for result in results]
+        return {result.operator for result, value in zip(results, shown, strict=True) if value == max(shown)}
 
 
 def compare(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolswap.files import write_text
-from poolswap.images.compare import Comparison
+from poolswap.images.compare import PLACES, Comparison
 from poolswap.images.sheet import busiest_detail, to_image
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -37,7 +37,6 @@ def _data(comparison: Comparison) -> dict[str, Any]:
     picture = comparison.picture
     height, width = picture.size
     box = busiest_detail(picture)
-    best = {kernel: max(comparison.of_kernel(kernel), key=lambda r: r.ssim) for kernel in comparison.kernels}
     return {
         "kernels": comparison.kernels,
         "operators": [result.operator for result in comparison.of_kernel(comparison.kernels[0])],
@@ -53,9 +52,8 @@ def _data(comparison: Comparison) -> dict[str, Any]:
             {
                 "operator": result.operator,
                 "kernel": result.kernel,
-                "ssim": f"{result.ssim:.3f}",
-                "psnr": f"{result.psnr:.2f}",
-                "best": result is best[result.kernel],
+                **{name: f"{getattr(result, name):.{places}f}" for name, places in PLACES.items()},
+                "best": {name: result.operator in comparison.best(result.kernel, name) for name in PLACES},
                 "image": _embedded(_extended(result.restored, picture.size)),
             }
             for result in comparison.results

@@ -80,14 +80,14 @@ def draw_sheet(comparison: Comparison) -> Image.Image:
         results = comparison.of_kernel(kernel)
         draw.text((MARGIN, y + GAP), f"{kernel}x{kernel} windows", fill=TEXT, font=_font(HEADING))
         y += block
-        best = max(results, key=lambda result: result.ssim)
+        best = comparison.best(kernel, "ssim")
         for n, result in enumerate([None, *results]):
             place = (
                 MARGIN + n % columns * (CELL_WIDTH + GAP),
                 y + n // columns * (cell.height + GAP),
             )
             cell.paint(sheet, draw, place, original if result is None else result.restored, box)
-            cell.label(draw, place, result, result is best)
+            cell.label(draw, place, result, result is not None and result.operator in best)
         y += rows[kernel] * (cell.height + GAP)
     return sheet
 
@@ -143,7 +143,7 @@ def _heading(draw: ImageDraw.ImageDraw, comparison: Comparison, columns: int) ->
     draw.text((MARGIN, MARGIN - 8), picture.name, fill=TEXT, font=_font(TITLE))
     line = f"{width}x{height}, pooled, then restored by {comparison.restore} interpolation"
     if columns > 2:
-        line += "; the best SSIM of each window size is coloured"
+        line += "; higher is better; the best SSIM of each window size is coloured"
     draw.text((MARGIN, MARGIN + TITLE + 4), line, fill=FAINT, font=_font(LINE))
 
 

@@ -126,8 +126,17 @@ def test_the_page_needs_nothing_but_itself(cat, tmp_path):
     assert not re.search(r"(src|href)=|https?://|url\(", page)
     data = json.loads(re.search(r"const data = (.*);\n", page)[1])
     assert (data["kernels"], data["operators"]) == ([2, 5], ["max", "soft:beta=20"])
-    assert [frame["best"] for frame in data["frames"]].count(True) == 2
+    for name in ("ssim", "psnr"):
+        for kernel in (2, 5):
+            frames = [frame for frame in data["frames"] if frame["kernel"] == kernel]
+            highest = max(float(frame[name]) for frame in frames)
+            assert all(frame["best"][name] == (float(frame[name]) == highest) for frame in frames)
     assert all(frame["image"].startswith("data:image/jpeg;base64,") for frame in data["frames"])
+
+
+def test_all_that_tie_as_printed_are_the_best(cat):
+    comparison = compare(cat, ["max", "soft", "soft:beta=1.0"], [2])
+    assert comparison.best(2, "ssim") == comparison.best(2, "psnr") == {"soft", "soft:beta=1.0"}
 
 
 def test_the_command_writes_sheets_pages_and_a_table(cat, tmp_path, capsys):

@@ -14,7 +14,8 @@ from poolswap.ablate.costs import PASSES, PooledCost, pool
 from poolswap.ablate.grid import Cell, Grid, Layer
 from poolswap.ablate.record import Numbers, Record
 from poolswap.ablate.runs import Result, RunFolder
-from poolswap.ablate.stats import FEW_SEEDS, LEVEL, mean_std
+from poolswap.ablate.sequential import level_of
+from poolswap.ablate.stats import FEW_SEEDS, mean_std
 from poolswap.ablate.study import Adapt, Study
 from poolswap.errors import InputError
 
@@ -137,6 +138,12 @@ class Summary(BaseModel):
     hours: float
 
     @property
+    def widths(self) -> tuple[float, ...]:
+        """How wide the intervals of top-1 are that more seeds would narrow."""
+        compared = (row.top1_compared for row in self.rows if row.adapt != "none")
+        return tuple(found.high - found.low for found in compared if found is not None)
+
+    @property
     def variants(self) -> list[dict[str, object]]:
         """The rows that are no controls, as columns."""
         return [row.columns() for row in self.rows if not row.is_control]
@@ -227,7 +234,7 @@ def _rows(
     costs = _costs(grid, results)
     rows = [_row(cells, results, failed, costs) for cells in variants.values()]
     pairs = [_pairs(cells, controls[cells[0].adapt], results) for cells in variants.values()]
-    family = Family(LEVEL, sum(map(bool, pairs)), margin)
+    family = Family(level_of(study), sum(map(bool, pairs)), margin)
     return [_beside(row, mine, blocks, family) for row, mine in zip(rows, pairs, strict=True)], family
 
 
