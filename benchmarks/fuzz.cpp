@@ -1,6 +1,7 @@
 // Hostile and legal problems for the C interface, under AddressSanitizer and UndefinedBehaviorSanitizer: whatever it is
 // given, it returns a status or a result, and touches nothing but the tensors. benchmarks/check_kernel.sh builds and
 // runs it: fuzz [seed] [problems of each kind]
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -11,8 +12,8 @@
 #include "validate.h"
 
 extern "C" void __sanitizer_set_death_callback(void (*)());
-extern "C" int poolswap_forward(const poolswap::Spec*, double, const void*, void*, int64_t);
-extern "C" int poolswap_backward(const poolswap::Spec*, double, const void*, const void*, void*, int64_t);
+extern "C" int poolswap_forward(const poolswap::Spec*, const double*, const void*, void*, int64_t);
+extern "C" int poolswap_backward(const poolswap::Spec*, const double*, const void*, const void*, void*, double*, int64_t);
 
 namespace {
 
@@ -45,9 +46,9 @@ poolswap::Spec hostile() {
             for (int64_t& number : axis) number = hostile_number();
     }
     for (uint64_t changes = 1 + generator() % 4; changes > 0; --changes) {
-        const uint64_t which = generator() % 22;
-        int64_t* const leading[] = {&spec.dtype, &spec.channels_last, &spec.planes, &spec.channels};
-        (which < 4 ? *leading[which] : spec.axes[(which - 4) / 6][(which - 4) % 6]) = hostile_number();
+        const uint64_t which = generator() % 23;
+        int64_t* const leading[] = {&spec.dtype, &spec.channels_last, &spec.planes, &spec.channels, &spec.betas};
+        (which < 5 ? *leading[which] : spec.axes[(which - 5) / 6][(which - 5) % 6]) = hostile_number();
     }
     return spec;
 }
@@ -77,25 +78,29 @@ bool fail(const char* what, int status, const poolswap::Spec& spec) {
 // Both entries refuse the problem with the same status, whatever else they are given, and read and write nothing.
 bool is_refused(const poolswap::Spec& spec, int64_t threads, int status) {
     void* const nothing = const_cast<void*>(kSomewhere);
-    const int forward = poolswap_forward(&spec, 1, nothing, nothing, threads);
-    const int backward = poolswap_backward(&spec, 1, nothing, nothing, nothing, threads);
+    const auto betas = static_cast<const double*>(kSomewhere);
+    const int forward = poolswap_forward(&spec, betas, nothing, nothing, threads);
+    const int backward = poolswap_backward(&spec, betas, nothing, nothing, nothing, nullptr, threads);
     return (forward == status && backward == status) || fail("not refused alike", forward, spec);
 }
 
 bool runs(const poolswap::Spec& spec, int64_t threads, Seen& seen) {
     const int64_t dtype = spec.dtype;
-    const double betas[] = {1, 1, 1, 0, -1, 30, 1e-12, 3e38, INFINITY, -INFINITY, NAN};
-    const double beta = betas[generator() % 11];
+    const auto drawn = random_betas(spec, {1, 1, 1, 0, -1, 30, 1e-12, 3e38, INFINITY, -INFINITY, NAN});
+    const std::unique_ptr<double[]> betas(new double[drawn.size()]), dbetas(new double[drawn.size()]);
+    std::copy(drawn.begin(), drawn.end(), betas.get());
+    double* const learnt = generator() % 2 ? dbetas.get() : nullptr;
     const auto x = random_tensor(input_count(spec), dtype, 1, 0, generator() % 5 == 0);
     const auto g = random_tensor(output_count(spec), dtype, 1, 0, false);
     const auto y = buffer(output_count(spec), dtype), dx = buffer(input_count(spec), dtype);
-    if (poolswap_forward(&spec, beta, nullptr, y.get(), threads) != poolswap::kBadPointer ||
-        poolswap_backward(&spec, beta, g.data(), x.data(), dx.get() + 1, threads) != poolswap::kBadPointer)
+    if (poolswap_forward(&spec, betas.get(), nullptr, y.get(), threads) != poolswap::kBadPointer ||
+        poolswap_forward(&spec, nullptr, x.data(), y.get(), threads) != poolswap::kBadPointer ||
+        poolswap_backward(&spec, betas.get(), g.data(), x.data(), dx.get() + 1, learnt, threads) != poolswap::kBadPointer)
         return fail("a bad pointer is taken", 0, spec);
     running = &spec;
     const std::clock_t start = std::clock();
-    const int forward = poolswap_forward(&spec, beta, x.data(), y.get(), threads);
-    const int backward = poolswap_backward(&spec, beta, g.data(), x.data(), dx.get(), threads);
+    const int forward = poolswap_forward(&spec, betas.get(), x.data(), y.get(), threads);
+    const int backward = poolswap_backward(&spec, betas.get(), g.data(), x.data(), dx.get(), learnt, threads);
     const double seconds = double(std::clock() - start) / CLOCKS_PER_SEC;  // of all threads, on a busy machine too
     if (seconds > seen.slowest) seen.slowest = seconds;
     if (seconds > 30) return fail("too slow", 0, spec);
@@ -104,7 +109,7 @@ bool runs(const poolswap::Spec& spec, int64_t threads, Seen& seen) {
 }
 
 bool survives(const poolswap::Spec& spec, int64_t threads, Seen& seen) {
-    const poolswap::Status status = poolswap::validate(&spec, {kSomewhere}, threads);
+    const poolswap::Status status = poolswap::validate(&spec, static_cast<const double*>(kSomewhere), {kSomewhere}, threads);
     if (status != poolswap::kDone) {
         ++seen.refused;
         return is_refused(spec, threads, status);
@@ -113,7 +118,7 @@ bool survives(const poolswap::Spec& spec, int64_t threads, Seen& seen) {
         ++seen.empty;
         return is_refused(spec, threads, poolswap::kDone);
     }
-    if (input_count(spec) > kLargest || output_count(spec) > kLargest) {  // sound, and too large to be tried here
+    if (input_count(spec) > kLargest || output_count(spec) > kLargest || spec.betas > kLargest) {  // sound, and too large to be tried here
         ++seen.large;
         return true;
     }
@@ -130,7 +135,7 @@ int main(int count, char** arguments) {
         if (running) fail("a sanitizer's finding", 0, *running);
         std::fflush(stdout);
     });
-    if (poolswap_forward(nullptr, 1, kSomewhere, const_cast<void*>(kSomewhere), 1) != poolswap::kBadPointer) return 1;
+    if (poolswap_forward(nullptr, nullptr, kSomewhere, const_cast<void*>(kSomewhere), 1) != poolswap::kBadPointer) return 1;
     for (int i = 0; i < problems; ++i) {
         generator.seed(seed * 1000003 + uint64_t(i));
         const int64_t threads = pick({1, 2, 3});

@@ -62,6 +62,8 @@ inline int64_t output_count(const poolswap::Spec& spec) {
         spec.channels_last = int64_t(generator() % 2);
         spec.planes = pick({1, 2, 3, 5, 17, 40});
         spec.channels = spec.channels_last ? pick({1, 3, 8, 16, 17, 33, 64, 300}) : 1;
+        const int64_t channels = spec.channels_last ? spec.channels : spec.planes % 4 ? spec.planes : spec.planes / 4;
+        spec.betas = generator() % 2 ? 1 : channels;
         if (fits && input_count(spec) < kLargest) return spec;
     }
 }
@@ -77,6 +79,13 @@ inline int64_t output_count(const poolswap::Spec& spec) {
         reinterpret_cast<uint16_t*>(bytes.data())[at] = uint16_t(word >> 16);
     }
     if (dtype == 3) reinterpret_cast<poolswap::Float16*>(bytes.data())[at] = poolswap::Float16(single);
+}
+
+// As many betas as the spec asks for.
+[[maybe_unused]] std::vector<double> random_betas(const poolswap::Spec& spec, std::initializer_list<double> from) {
+    std::vector<double> betas(size_t(spec.betas));
+    for (double& beta : betas) beta = from.begin()[generator() % from.size()];
+    return betas;
 }
 
 [[maybe_unused]] std::vector<char> random_tensor(int64_t count, int64_t dtype, double scale, double offset, bool special) {

@@ -31,7 +31,7 @@ Verdict try_all(float beta) {
                 const uint32_t bits = uint32_t(chunk) << 16 | (low + uint32_t(lane));
                 memcpy(&x[lane], &bits, sizeof bits);
             }
-            Encoder<float> encode(double{beta});
+            Encoder<float> encode(Slope<float>{double{beta}});
             const Element<float> element = encode(load(x));
             store(exponent, element.exponent);
             store(power, element.power);

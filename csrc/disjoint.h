@@ -37,7 +37,7 @@ struct DisjointWindow {
 
     // Two sums at a time: every addition waits for the one before it.
     template <Pass kPass>
-    POOLSWAP_INLINE WindowSum<kPass, F> sum(Encoder<F>& encode) const {
+    POOLSWAP_INLINE WindowSum<kPass, F> sum(Encoder<F>& encode, const Averaged<kPass, F>& average) const {
         const int64_t pitch = x.pixel_pitch, width = columns.size();
         Vec<F> top[2] = {fill<F>(kBelowAll<F>), fill<F>(kBelowAll<F>)};
         const auto see = [&](const F* from, int which) POOLSWAP_LAMBDA {
@@ -60,7 +60,7 @@ struct DisjointWindow {
         const Encoder<F> known = encode;
         const auto add = [&](const F* from, int which) POOLSWAP_LAMBDA {
             const Vec<F> value = load(from), n = known.exponent(value), f = known.rest(value, n);
-            part[which].add(Element<F>{n, exp2_fraction(f), f}, value);
+            part[which].add(Element<F>{n, exp2_fraction(f), f}, value, average);
         };
         const auto end_part = [&] {
             weight.add(part[0].weight + part[1].weight);
@@ -102,7 +102,9 @@ struct TwoByTwo {
 #pragma GCC unroll 4
         for (int k = 0; k < 4; ++k) each[k] = encode(x[k]);
     }
-    POOLSWAP_INLINE WindowSum<kPass, F> sum() const { return WindowSum<kPass, F>::of(each, x); }
+    POOLSWAP_INLINE WindowSum<kPass, F> sum(const Averaged<kPass, F>& average) const {
+        return WindowSum<kPass, F>::of(each, x, average);
+    }
 };
 
 template <class F>
@@ -121,7 +123,7 @@ class Disjoint {
   public:
     static bool forward(ForwardTile<F> tile) {
         const Problem& p = tile.p;
-        Encoder<F> encode(p.beta);
+        Bits<F> outside{};
         for (int64_t d = tile.d.begin; d < tile.d.end; ++d) {
             const Range slices = window(p.d, d);
             tile.y.start_slice();
@@ -132,10 +134,11 @@ class Disjoint {
                 for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
                     const int64_t offset = tile.pieces.template offset<F>(piece), pitch = tile.y.view.pixel_pitch;
                     F* const y = tile.y.view.row(d, h) + offset;
-                    auto own = encode;
+                    Encoder<F> encode(tile.betas, offset);
+                    const auto average = tile.average(piece);
                     const auto put = [&](int64_t j, const auto& sum) POOLSWAP_LAMBDA {
                         const Vec<F> mean = sum.mean();
-                        own.watch_result(mean);
+                        encode.watch_result(mean);
                         store(y + j * pitch, mean);
                     };
                     int64_t j = 0;
@@ -148,23 +151,25 @@ class Disjoint {
                         for (; j < until; ++j) {
                             x_ahead.template step<4>();
                             y_ahead.template step<1>();
-                            put(j, TwoByTwo<Pass::kForward, F>(upper + j * step, lower + j * step, x.pixel_pitch, own).sum());
+                            const TwoByTwo<Pass::kForward, F> whole(upper + j * step, lower + j * step, x.pixel_pitch, encode);
+                            put(j, whole.sum(average));
                         }
                     }
                     for (; j < p.w.out; ++j)
                         put(j, DisjointWindow<F>{tile.x.view, offset, slices, rows, window(p.w, j)}
-                                   .template sum<Pass::kForward>(own));
-                    encode.outside |= own.outside;
+                                   .template sum<Pass::kForward>(encode, average));
+                    outside |= encode.outside;
                 }
                 tile.y.commit_until(d, h + 1);
             }
         }
-        return encode.safe();
+        return safe<F>(outside);
     }
 
-    static bool backward(BackwardTile<F> tile) {
+    template <Pass kPass>
+    static bool backward(BackwardTile<kPass, F> tile) {
         const Problem& p = tile.p;
-        Encoder<F> encode(p.beta);
+        Bits<F> outside{};
         const auto covered = [](const Axis& a) {
             return a.padding == 0 && a.dilation == 1 &&
                    (a.out == 1 ? a.kernel >= a.in : a.kernel == a.stride && a.out * a.stride == a.in);
@@ -186,8 +191,9 @@ class Disjoint {
                     const LaneView<F> x = tile.x.view, dx = tile.dx.view;
                     const int64_t g_pitch = tile.g.view.pixel_pitch;
                     const F* const g = tile.g.view.row(d, h) + offset;
-                    auto own = encode;
-                    int64_t j = 0;
+                    Encoder<F> encode(tile.betas, offset);
+                    auto average = tile.average(piece);
+                    int64_t j = 0, terms = 0;
                     if (whole && pairs(slices, rows, p.w)) {
                         const F *const upper = x.row(slices.begin, rows.begin) + offset, *const lower = upper + x.row_pitch;
                         F *const dx_upper = dx.row(slices.begin, rows.begin) + offset, *const dx_lower = dx_upper + dx.row_pitch;
@@ -200,35 +206,40 @@ class Disjoint {
                             x_ahead.template step<4>();
                             g_ahead.template step<1>();
                             dx_ahead.template step<4>();
-                            const TwoByTwo<Pass::kBackward, F> window(upper + j * step, lower + j * step, pitch, own);
-                            const auto share = Share<F>::of(window.sum(), load(g + j * g_pitch));
-                            store(dx_upper + j * dx_step, share.gradient(window.each[0]));
-                            store(dx_upper + j * dx_step + dx_pitch, share.gradient(window.each[1]));
-                            store(dx_lower + j * dx_step, share.gradient(window.each[2]));
-                            store(dx_lower + j * dx_step + dx_pitch, share.gradient(window.each[3]));
+                            const TwoByTwo<kPass, F> window(upper + j * step, lower + j * step, pitch, encode);
+                            const auto share = Share<kPass, F>::of(window.sum(average), load(g + j * g_pitch));
+                            F* const to[] = {dx_upper + j * dx_step, dx_upper + j * dx_step + dx_pitch, dx_lower + j * dx_step,
+                                             dx_lower + j * dx_step + dx_pitch};
+#pragma GCC unroll 4
+                            for (int k = 0; k < 4; ++k) store(to[k], share.hand_to(window.each[k], window.x[k], average));
                         }
                     }
                     for (; j < p.w.out; ++j) {
                         const DisjointWindow<F> window_{x, offset, slices, rows, window(p.w, j)};
-                        const auto share = Share<F>::of(window_.template sum<Pass::kBackward>(own), load(g + j * g_pitch));
-                        const Encoder<F> known = own;
+                        const auto share = Share<kPass, F>::of(window_.template sum<kPass>(encode, average), load(g + j * g_pitch));
+                        const Encoder<F> known = encode;
                         window_.each_row([&](const F* from, int64_t slice, int64_t row) POOLSWAP_LAMBDA {
+                            if ((terms += window_.columns.size()) > 64) {
+                                tile.keep(average, piece);
+                                terms = 0;
+                            }
                             if (!whole && (slice < tile.d.begin || slice >= tile.d.end || row < tile.h.begin || row >= tile.h.end))
                                 return;
                             F* to = dx.row(slice, row) + window_.columns.begin * dx.pixel_pitch + offset;
                             for (int64_t c = window_.columns.begin; c < window_.columns.end; ++c) {
                                 const Vec<F> value = load(from), n = known.exponent(value), f = known.rest(value, n);
-                                store(to, share.gradient(Element<F>{n, exp2_fraction(f), f}));
+                                store(to, share.hand_to(Element<F>{n, exp2_fraction(f), f}, value, average));
                                 from += x.pixel_pitch;
                                 to += dx.pixel_pitch;
                             }
                         });
                     }
-                    encode.outside |= own.outside;
+                    outside |= encode.outside;
+                    tile.keep(average, piece);
                 }
             }
         tile.dx.commit_all(tile.d);
-        return encode.safe();
+        return safe<F>(outside);
     }
 };
 

@@ -50,15 +50,18 @@ const Isa& isa() {
 POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
 
 // Both return a Status of validate.h. The tensors are dense, in the layout that `spec` describes.
-POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, double beta, const void* x, void* y, int64_t threads) {
-    const poolswap::Status status = poolswap::validate(spec, {x, y}, threads);
+POOLSWAP_EXPORT int poolswap_forward(const poolswap::Spec* spec, const double* betas, const void* x, void* y,
+                                     int64_t threads) {
+    const poolswap::Status status = poolswap::validate(spec, betas, {x, y}, threads);
     if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
-    return poolswap::isa().forward(spec, beta, x, y, threads);
+    return poolswap::isa().forward(spec, betas, x, y, threads);
 }
 
-POOLSWAP_EXPORT int poolswap_backward(const poolswap::Spec* spec, double beta, const void* g, const void* x, void* dx,
-                                      int64_t threads) {
-    const poolswap::Status status = poolswap::validate(spec, {g, x, dx}, threads);
-    if (status != poolswap::kDone || poolswap::is_empty(*spec)) return status;
-    return poolswap::isa().backward(spec, beta, g, x, dx, threads);
+POOLSWAP_EXPORT int poolswap_backward(const poolswap::Spec* spec, const double* betas, const void* g, const void* x,
+                                      void* dx, double* dbetas, int64_t threads) {
+    poolswap::Status status = poolswap::validate(spec, betas, {g, x, dx}, threads);
+    if (status == poolswap::kDone && dbetas && !poolswap::is_aligned(dbetas, sizeof *dbetas)) status = poolswap::kBadPointer;
+    if (status != poolswap::kDone) return status;
+    if (dbetas) std::memset(dbetas, 0, size_t(spec->betas) * sizeof *dbetas);
+    return poolswap::is_empty(*spec) ? status : poolswap::isa().backward(spec, betas, g, x, dx, dbetas, threads);
 }

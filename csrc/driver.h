@@ -43,15 +43,15 @@ bool run(Kernel kernel, const ForwardTile<F>& tile) {
     return Separable<F>::forward(tile);
 }
 
-template <class F>
-bool run(Kernel kernel, const BackwardTile<F>& tile) {
+template <Pass kPass, class F>
+bool run(Kernel kernel, const BackwardTile<kPass, F>& tile) {
     switch (kernel) {
         case Kernel::kDisjoint:
             return Disjoint<F>::backward(tile);
         case Kernel::kThreeByOne:
-            return ThreeBackward<1, F>::run(tile);
+            return ThreeBackward<kPass, 1, F>::run(tile);
         case Kernel::kThreeByTwo:
-            return ThreeBackward<2, F>::run(tile);
+            return ThreeBackward<kPass, 2, F>::run(tile);
         case Kernel::kSeparable:
             break;
     }
@@ -73,7 +73,7 @@ int64_t forward_bytes(Kernel kernel, const Problem& p, Pieces pieces, Range d, R
     return Separable<F>::forward_bytes(p, d, h, input_d, input_h);
 }
 
-template <class F>
+template <Pass kPass, class F>
 int64_t backward_bytes(Kernel kernel, const Problem& p, Pieces pieces, Range output_d, Range output_h, Range input_d,
                        Range input_h) {
     switch (kernel) {
@@ -81,11 +81,11 @@ int64_t backward_bytes(Kernel kernel, const Problem& p, Pieces pieces, Range out
             return 0;
         case Kernel::kThreeByOne:
         case Kernel::kThreeByTwo:
-            return ThreeBackward<1, F>::bytes(p, pieces);
+            return ThreeBackward<kPass, 1, F>::bytes(p, pieces);
         case Kernel::kSeparable:
             break;
     }
-    return Separable<F>::backward_bytes(p, output_d, output_h, input_d, input_h);
+    return Separable<F>::template backward_bytes<kPass>(p, output_d, output_h, input_d, input_h);
 }
 
 struct Memory {
@@ -172,24 +172,32 @@ inline Problem flattened(const Problem& p) {
     const auto whole = [](const Axis& a) { return a.out == 1 && (a.dilation == 1 || a.in == 1) && a.taps(0).size() == a.in; };
     if (!whole(p.d) || !whole(p.h) || !whole(p.w)) return p;
     const int64_t size = p.d.in * p.h.in * p.w.in;
-    return {p.planes, p.channels, {1, 1, 1, 1, 0, 1}, {1, 1, 1, 1, 0, 1}, {size, 1, size, 1, 0, 1}, p.beta};
+    return {p.planes, p.channels, {1, 1, 1, 1, 0, 1}, {1, 1, 1, 1, 0, 1}, {size, 1, size, 1, 0, 1}};
 }
 
 template <class T, bool kChannelsLast>
 class Driver {
     using F = Compute<T>;
     using Tensor = Staged<T, kChannelsLast>;
+    static constexpr int64_t kCount = Lanes<F>::kCount;
     const Problem p;
+    const double* const betas;
+    const int64_t beta_count;
     const Kernel kernel;
     const Pieces pieces;
 
-    int64_t group_size() const { return p.d.in * p.h.in * p.w.in * pieces.count * Lanes<F>::kCount; }
+    int64_t group_size() const { return p.d.in * p.h.in * p.w.in * pieces.count * kCount; }
+    LaneBetas<F> betas_of(const Betas<F>& all, int64_t group) const { return all.from(kChannelsLast ? 0 : group * kCount); }
 
   public:
-    explicit Driver(const Problem& problem)
-        : p(flattened(problem)), kernel(choose(p)), pieces(Tensor::pieces(p)) {}
+    Driver(const Problem& problem, const double* betas_, int64_t beta_count_)
+        : p(flattened(problem)), betas(betas_), beta_count(beta_count_), kernel(choose(p)), pieces(Tensor::pieces(p)) {}
 
+    // Both return false if there is no memory.
     bool forward(const T* x_data, T* y_data, int64_t threads) const {
+        const Memory memory(Betas<F>::bytes(beta_count));
+        if (!memory.data) return false;
+        const Betas<F> all_betas(betas, beta_count, memory.arena());
         const Tensor x(p, x_data, false), y(p, y_data, true);
         const Axis& cut = p.d.out > 1 ? p.d : p.h;
         const Tiling tiling(Tensor::groups(p), group_size(), p.d.out, p.h.out, ceil_div(4 * (cut.extent() - cut.stride), cut.stride),
@@ -204,36 +212,76 @@ class Driver {
             const Range input_d = p.d.inputs_of(t.d), input_h = p.h.inputs_of(t.h);
             auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
             auto to = Rows<F>::output(y, t.group, t.d, t.h, arena);
-            const ForwardTile<F> tile{p, pieces, t.d, t.h, input_d, input_h, from, to, arena};
+            const auto own = betas_of(all_betas, t.group);
+            const ForwardTile<F> tile{p, own, pieces, t.d, t.h, input_d, input_h, from, to, arena};
             if (!(kFused && run(kernel, tile))) Exact<F>::forward(tile);
         });
     }
 
-    bool backward(const T* g_data, const T* x_data, T* dx_data, int64_t threads) const {
+    // `dbetas` are zeros, or null.
+    bool backward(const T* g, const T* x, T* dx, double* dbetas, int64_t threads) const {
+        return dbetas ? backward<Pass::kLearning>(g, x, dx, dbetas, threads)
+                      : backward<Pass::kBackward>(g, x, dx, nullptr, threads);
+    }
+
+  private:
+    template <Pass kPass>
+    bool backward(const T* g_data, const T* x_data, T* dx_data, double* dbetas, int64_t threads) const {
+        constexpr bool kLearns = kPass == Pass::kLearning;
         const Tensor g(p, g_data, true), x(p, x_data, false), dx(p, dx_data, false);
         const Axis& cut = p.d.in > 1 ? p.d : p.h;
         const Tiling tiling(Tensor::groups(p), group_size(), p.d.in, p.h.in, 4 * (cut.extent() - cut.stride),
                             Tensor::most_elements(p));
+        const int64_t lanes = kLearns ? pieces.count * kCount : 0;
+        const Memory memory(Betas<F>::bytes(beta_count) + Arena::bytes<double>(tiling.count() * lanes));
+        if (!memory.data) return false;
+        Arena shared = memory.arena();
+        double* const learnt = shared.take<double>(tiling.count() * lanes);
+        const Betas<F> all_betas(betas, beta_count, shared);
         const auto bytes_of = [&](const Tile& tile) {
             const Range output_d = p.d.outputs_of(tile.d), output_h = p.h.outputs_of(tile.h);
             const Range input_d = inputs_of(p.d, output_d, tile.d), input_h = inputs_of(p.h, output_h, tile.h);
             return x.bytes(input_d.size(), input_h.size()) + g.bytes(output_d.size(), output_h.size()) +
-                   dx.bytes(tile.d.size(), tile.h.size()) +
-                   backward_bytes<F>(kernel, p, pieces, output_d, output_h, input_d, input_h);
+                   dx.bytes(tile.d.size(), tile.h.size()) + Arena::bytes<F>(lanes) +
+                   backward_bytes<kPass, F>(kernel, p, pieces, output_d, output_h, input_d, input_h);
         };
-        return run_tiles(tiling.count(), threads, largest(tiling, bytes_of), [&](int64_t index, Arena arena) {
+        const bool enough = run_tiles(tiling.count(), threads, largest(tiling, bytes_of), [&](int64_t index, Arena arena) {
             const Tile t = tiling.tile(index);
             const Range output_d = p.d.outputs_of(t.d), output_h = p.h.outputs_of(t.h);
             const Range input_d = inputs_of(p.d, output_d, t.d), input_h = inputs_of(p.h, output_h, t.h);
+            F* const centres = arena.take<F>(lanes);
+            if (kLearns) x.centres(p, pieces, t.group, centres);
             auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
             auto grad = Rows<F>::input(g, t.group, output_d, output_h, arena);
             auto to = Rows<F>::output(dx, t.group, t.d, t.h, arena);
-            const BackwardTile<F> tile{p, pieces, t.d, t.h, output_d, output_h, input_d, input_h, from, grad, to, arena};
-            if (!(kFused && run(kernel, tile))) Exact<F>::backward(tile);
+            const auto own = betas_of(all_betas, t.group);
+            double* const sums = learnt + index * lanes;
+            set_all(sums, 0.0, lanes);
+            const BackwardTile<kPass, F> tile{p,       own,     pieces, t.d,  t.h, output_d, output_h,
+                                              input_d, input_h, from,   grad, to,  arena,    centres,  sums};
+            if (kFused && run(kernel, tile)) return;
+            set_all(sums, 0.0, lanes);
+            Exact<F>::backward(tile);
         });
+        if (kLearns && enough) collect(tiling, learnt, dbetas);
+        return enough;
     }
 
-  private:
+    // Adds up what the tiles learnt, in their order.
+    void collect(const Tiling& tiling, const double* learnt, double* dbetas) const {
+        for (int64_t index = 0; index < tiling.count(); ++index)
+            for (int64_t piece = 0; piece < pieces.count; ++piece, learnt += kCount) {
+                const int64_t first = Tensor::first_of(pieces, tiling.tile(index).group, piece);
+                const int64_t begin = kChannelsLast ? piece * kCount - first : 0;  // lanes before repeat the last piece's
+                const int64_t end = least(kCount, Tensor::owners(p) - first);
+                int64_t channel = (first + begin) % beta_count;
+                for (int64_t lane = begin; lane < end; ++lane) {
+                    dbetas[channel] += learnt[lane];
+                    if (++channel == beta_count) channel = 0;
+                }
+            }
+        for (int64_t i = 0; i < beta_count; ++i) dbetas[i] *= Averaged<Pass::kLearning, F>::unit(betas[i]);
+    }
     // The elements of these windows, and those of the tile itself.
     static Range inputs_of(const Axis& a, Range outputs, Range own) {
         if (outputs.size() <= 0) return own;

@@ -16,27 +16,31 @@ constexpr F kInfinity = F(__builtin_inf());
 template <class F>
 class Exact {
     const Problem& p;
-    F beta, slope;  // slope: exponent of 2 per unit of h
-    bool negative;
-    LaneView<F> x;
+    const LaneView<F> x;
+    const int64_t offset;
+    Vec<F> beta, slope;  // slope: exponent of 2 per unit of h
+    Bits<F> negative;
 
     struct Window {
         Vec<F> top, low;                 // largest and smallest element; low: of those that are not -inf
         Vec<F> half_centre, sum, mean;   // mean: of h
     };
 
-    Exact(const Problem& p_, const LaneView<F>& x_) : p(p_), beta(F(p_.beta)), negative(p_.beta < 0), x(x_) {
-        const F limit = sizeof(F) == 4 ? F(__FLT_MAX__ / 4) : F(__DBL_MAX__ / 4);
-        if (beta > limit) beta = limit;
-        if (beta < -limit) beta = -limit;
-        slope = F(2 * double(beta) * 1.44269504088896340736);
-        if (!(slope <= limit)) slope = slope != slope ? slope : limit;
-        if (slope < -limit) slope = -limit;
+    Exact(const Problem& p_, const LaneView<F>& x_, const LaneBetas<F>& betas, int64_t offset_)
+        : p(p_), x(x_), offset(offset_), beta(betas.at(betas.beta, offset_)) {
+        constexpr F kLimit = sizeof(F) == 4 ? F(__FLT_MAX__ / 4) : F(__DBL_MAX__ / 4);
+        const auto limited = [](Vec<F> value) {  // NaN stays
+            value = value > kLimit ? fill<F>(kLimit) : value;
+            return value < -kLimit ? fill<F>(-kLimit) : value;
+        };
+        negative = beta < F(0);
+        beta = limited(beta);
+        slope = limited(beta * F(2 * 1.44269504088896340736));
     }
 
     // Calls fn(x, slice, row, column) for every element of window (d, h, j).
     template <class Fn>
-    POOLSWAP_INLINE void each(int64_t d, int64_t h, int64_t j, int64_t offset, Fn&& fn) const {
+    POOLSWAP_INLINE void each(int64_t d, int64_t h, int64_t j, Fn&& fn) const {
         const Range slices = p.d.taps(d), rows = p.h.taps(h), columns = p.w.taps(j);
         for (int64_t kd = slices.begin; kd < slices.end; ++kd)
             for (int64_t kh = rows.begin; kh < rows.end; ++kh)
@@ -58,9 +62,9 @@ class Exact {
         e = keep ? exp2_of<F>(keep ? z : Vec<F>{}) : Vec<F>{};
     }
 
-    Window window(int64_t d, int64_t h, int64_t j, int64_t offset) const {
+    Window window(int64_t d, int64_t h, int64_t j) const {
         Window w{fill<F>(-kInfinity<F>), fill<F>(kInfinity<F>), Vec<F>{}, Vec<F>{}, Vec<F>{}};
-        each(d, h, j, offset, [&](Vec<F> v, int64_t, int64_t, int64_t) POOLSWAP_LAMBDA {
+        each(d, h, j, [&](Vec<F> v, int64_t, int64_t, int64_t) POOLSWAP_LAMBDA {
             w.top = ((v > w.top) | (v != v)) ? v : w.top;  // NaN stays
             w.low = ((v < w.low) & (v != -kInfinity<F>)) ? v : w.low;
         });
@@ -71,7 +75,7 @@ class Exact {
         const Vec<F> scale = ((w.top > kLarge) | (w.low < -kLarge)) ? fill<F>(F(0x1p-30)) : fill<F>(F(1));
         Vec<F> sum{}, moment{};
         int64_t count = 0;
-        each(d, h, j, offset, [&](Vec<F> v, int64_t, int64_t, int64_t) POOLSWAP_LAMBDA {
+        each(d, h, j, [&](Vec<F> v, int64_t, int64_t, int64_t) POOLSWAP_LAMBDA {
             Vec<F> e, half;
             weigh(v, w.half_centre, e, half);
             sum += e;
@@ -89,29 +93,32 @@ class Exact {
 
   public:
     static void forward(ForwardTile<F> tile) {
-        const Exact pool(tile.p, tile.x.view);
         tile.x.fetch_all(tile.input_d);
-        for (int64_t d = tile.d.begin; d < tile.d.end; ++d)
-            for (int64_t h = tile.h.begin; h < tile.h.end; ++h)
-                for (int64_t j = 0; j < tile.p.w.out; ++j)
-                    for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
-                        const int64_t offset = tile.pieces.template offset<F>(piece);
-                        const Window w = pool.window(d, h, j, offset);
+        for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
+            const int64_t offset = tile.pieces.template offset<F>(piece);
+            const Exact pool(tile.p, tile.x.view, tile.betas, offset);
+            for (int64_t d = tile.d.begin; d < tile.d.end; ++d)
+                for (int64_t h = tile.h.begin; h < tile.h.end; ++h)
+                    for (int64_t j = 0; j < tile.p.w.out; ++j) {
+                        const Window w = pool.window(d, h, j);
                         const Vec<F> centre = pool.negative ? w.low : w.top;
                         const Vec<F> y = (infinite(w.top) | (w.top != w.top)) ? w.top : (centre + w.mean) + w.mean;
                         store(tile.y.view.row(d, h) + j * tile.y.view.pixel_pitch + offset, y);
                     }
+        }
         tile.y.commit_all(tile.d);
     }
 
-    static void backward(BackwardTile<F> tile) {
-        const Exact pool(tile.p, tile.x.view);
-        const F twice = 2 * pool.beta;
+    template <Pass kPass>
+    static void backward(BackwardTile<kPass, F> tile) {
         const LaneView<F> dx = tile.dx.view;
         tile.x.fetch_all(tile.input_d);
         tile.g.fetch_all(tile.output_d);
         for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
             const int64_t offset = tile.pieces.template offset<F>(piece);
+            const Exact pool(tile.p, tile.x.view, tile.betas, offset);
+            const Vec<F> twice = 2 * pool.beta;
+            auto average = tile.average(piece);
             for (int64_t slice = tile.d.begin; slice < tile.d.end; ++slice)
                 for (int64_t row = tile.h.begin; row < tile.h.end; ++row)
                     for (int64_t c = 0; c < tile.p.w.in; ++c)
@@ -119,19 +126,25 @@ class Exact {
             for (int64_t d = tile.output_d.begin; d < tile.output_d.end; ++d)
                 for (int64_t h = tile.output_h.begin; h < tile.output_h.end; ++h)
                     for (int64_t j = 0; j < tile.p.w.out; ++j) {
-                        const Window w = pool.window(d, h, j, offset);
+                        const Window w = pool.window(d, h, j);
                         const Vec<F> g = load(tile.g.view.row(d, h) + j * tile.g.view.pixel_pitch + offset);
                         const Vec<F> q = infinite(w.top) ? Vec<F>{} : w.top != w.top ? w.top : g / w.sum;
-                        pool.each(d, h, j, offset, [&](Vec<F> v, int64_t slice, int64_t row, int64_t c) POOLSWAP_LAMBDA {
+                        pool.each(d, h, j, [&](Vec<F> v, int64_t slice, int64_t row, int64_t c) POOLSWAP_LAMBDA {
                             if (slice < tile.d.begin || slice >= tile.d.end || row < tile.h.begin || row >= tile.h.end)
                                 return;
                             Vec<F> e, half;
                             pool.weigh(v, w.half_centre, e, half);
+                            const Bits<F> weighs = (q != Vec<F>{}) & (e != Vec<F>{});
                             const Vec<F> share = q * e * (F(1) + (half - w.mean) * twice);
                             F* const at = dx.row(slice, row) + c * dx.pixel_pitch + offset;
                             store(at, load(at) + (q != Vec<F>{} ? share : Vec<F>{}));
+                            if constexpr (kPass == Pass::kLearning) {
+                                const Vec<F> deviation = q * e * (half - w.mean) * average.per_half(pool.slope);
+                                average.learn(weighs ? deviation : Vec<F>{}, weighs ? v : Vec<F>{});
+                            }
                         });
                     }
+            tile.keep(average, piece);
         }
         tile.dx.commit_all(tile.d);
     }

@@ -11,13 +11,16 @@ struct Spec {
     int64_t dtype;          // 0 float32, 1 float64, 2 bfloat16, 3 float16
     int64_t channels_last;  // 0: planes x d x h x w. 1: planes x d x h x w x channels
     int64_t planes, channels;
+    int64_t betas;  // 1 for all, or one a channel: of `channels`, or counted on through the planes again and again
     int64_t axes[3][6];
 };
 
 struct Isa {
     const char* name;
-    int (*forward)(const Spec*, double beta, const void* x, void* y, int64_t threads);
-    int (*backward)(const Spec*, double beta, const void* g, const void* x, void* dx, int64_t threads);
+    int (*forward)(const Spec*, const double* betas, const void* x, void* y, int64_t threads);
+    // dbetas: the gradient of every beta, or null where nobody wants it.
+    int (*backward)(const Spec*, const double* betas, const void* g, const void* x, void* dx, double* dbetas,
+                    int64_t threads);
 };
 
 }  // namespace poolswap

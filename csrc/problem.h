@@ -58,7 +58,6 @@ struct Axis {
 struct Problem {
     int64_t planes, channels;
     Axis d, h, w;
-    double beta;
 };
 
 // What one thread works on at a time: forward the outputs to compute, backward the inputs whose gradient is computed,

@@ -21,7 +21,9 @@ struct AxisTile {
 // results are counted from the beginning of the tile's ranges.
 template <class Sum>
 class Line {
+    using Average = typename Sum::Average;
     const AxisTile& along;
+    const Average& average;
     const bool back, scans;
     int64_t *begins, *items;  // without a scan: the operands of every result
     Sum* ends;
@@ -29,8 +31,8 @@ class Line {
   public:
     const int64_t operands, results;
 
-    Line(const AxisTile& along_, bool back_, Arena& arena)
-        : along(along_), back(back_), scans(is_scan(along_)), begins(nullptr), items(nullptr), ends(nullptr),
+    Line(const AxisTile& along_, const Average& average_, bool back_, Arena& arena)
+        : along(along_), average(average_), back(back_), scans(is_scan(along_)), begins(nullptr), items(nullptr), ends(nullptr),
           operands(back_ ? along_.outputs.size() : along_.inputs.size()),
           results(back_ ? along_.inputs.size() : along_.outputs.size()) {
         if (scans)
@@ -87,7 +89,7 @@ class Line {
             Sum all = Sum::none();
             if (count > 0) all.exponent = get(from[0]).exponent;
             for (int64_t k = 1; k < count; ++k) all.exponent = Sum::joint(all.exponent, get(from[k]).exponent);
-            for (int64_t k = 0; k < count; ++k) all.add(get(from[k]));
+            for (int64_t k = 0; k < count; ++k) all.add(get(from[k]), average);
             put(r, all);
         }
     }
@@ -105,15 +107,15 @@ class Line {
             const int64_t at = first + begin, block = least(length, results - begin);
             Sum end = Sum::none();
             for (int64_t k = least(length, most(block, operands - at)) - 1; k >= 0; --k) {
-                if (at + k >= 0 && at + k < operands) end = joined<Sum, 2>({get(at + k), end});
+                if (at + k >= 0 && at + k < operands) end = joined<Sum, 2>({get(at + k), end}, average);
                 if (k < block) ends[k] = end;
             }
             put(begin, end);
             Sum next = Sum::none();
             for (int64_t k = 1; k < block; ++k) {
                 const int64_t from = at + length + k - 1;
-                if (from >= 0 && from < operands) next = joined<Sum, 2>({next, get(from)});
-                put(begin + k, joined<Sum, 2>({ends[k], next}));
+                if (from >= 0 && from < operands) next = joined<Sum, 2>({next, get(from)}, average);
+                put(begin + k, joined<Sum, 2>({ends[k], next}, average));
             }
         }
     }
@@ -124,9 +126,9 @@ class Separable {
     // Sums down the columns and through the slices of a block of rows `width` wide: put(slice, row, column, sum). Where
     // there are slices to sum over, what the columns give goes into `other` first, and put may overwrite the block.
     template <class Sum, class Put>
-    static POOLSWAP_INLINE void down(const AxisTile& d, const AxisTile& h, bool back, int64_t width, Sum* block,
-                                     Sum* other, Arena arena, Put&& put) {
-        const Line<Sum> rows(h, back, arena), slices(d, back, arena);
+    static POOLSWAP_INLINE void down(const AxisTile& d, const AxisTile& h, const typename Sum::Average& average, bool back,
+                                     int64_t width, Sum* block, Sum* other, Arena arena, Put&& put) {
+        const Line<Sum> rows(h, average, back, arena), slices(d, average, back, arena);
         const bool flat = d.trivial();
         const int64_t pitch = rows.results * width;
         for (int64_t slice = 0; slice < slices.operands; ++slice)
@@ -153,10 +155,11 @@ class Separable {
     // Encodes the elements of a tile, and sums them along the rows: block[row][j]. keep(i, element) of every element.
     template <Pass kPass, class Keep>
     static POOLSWAP_INLINE void along_rows(const AxisTile& w, const LaneView<F>& x, int64_t offset, Range d, Range h,
-                                           Encoder<F>& encode, WindowSum<kPass, F>* row_sums, WindowSum<kPass, F>* block,
-                                           Arena arena, Keep&& keep) {
+                                           Encoder<F>& encode, const Averaged<kPass, F>& average,
+                                           WindowSum<kPass, F>* row_sums, WindowSum<kPass, F>* block, Arena arena,
+                                           Keep&& keep) {
         using Sum = WindowSum<kPass, F>;
-        const Line<Sum> line(w, false, arena);
+        const Line<Sum> line(w, average, false, arena);
         int64_t i = 0;
         for (int64_t slice = d.begin; slice < d.end; ++slice)
             for (int64_t row = h.begin; row < h.end; ++row, block += line.results) {
@@ -165,8 +168,7 @@ class Separable {
                     const Vec<F> value = load(from + c * x.pixel_pitch);
                     const auto element = encode(value);
                     keep(i, element);
-                    row_sums[c] = {element.exponent, element.power,
-                                   element.power * (kPass == Pass::kForward ? value : element.rest)};
+                    row_sums[c] = {element.exponent, element.power, element.power * average.value(element, value, Vec<F>{})};
                 }
                 line([&](int64_t k) POOLSWAP_LAMBDA -> const Sum& { return row_sums[k]; },
                      [&](int64_t r, const Sum& sum) POOLSWAP_LAMBDA { block[r] = sum; });
@@ -189,8 +191,9 @@ class Separable {
     static int64_t forward_bytes(const Problem& p, Range d, Range h, Range input_d, Range input_h) {
         return block_bytes<WindowSum<Pass::kForward, F>>(p, {p.d, input_d, d}, {p.h, input_h, h});
     }
+    template <Pass kPass>
     static int64_t backward_bytes(const Problem& p, Range d, Range h, Range input_d, Range input_h) {
-        return block_bytes<WindowSum<Pass::kBackward, F>>(p, {p.d, input_d, d}, {p.h, input_h, h}) +
+        return block_bytes<WindowSum<kPass, F>>(p, {p.d, input_d, d}, {p.h, input_h, h}) +
                Arena::bytes<Element<F>>(input_d.size() * input_h.size() * p.w.in);
     }
 
@@ -201,86 +204,97 @@ class Separable {
         Sum* const block = tile.arena.template take<Sum>(most_rows(d, h) * p.w.out);
         Sum* const other = tile.arena.template take<Sum>(most_rows(d, h) * p.w.out);
         Sum* const row_sums = tile.arena.template take<Sum>(p.w.in);
-        Encoder<F> encode_(p.beta);
+        Bits<F> outside{};
         const LaneView<F> y = tile.y.view;
         tile.x.fetch_all(tile.input_d);
         for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
             const int64_t offset = tile.pieces.template offset<F>(piece);
-            auto encode = encode_;
-            along_rows(w, tile.x.view, offset, tile.input_d, tile.input_h, encode, row_sums, block, tile.arena,
+            Encoder<F> encode(tile.betas, offset);
+            const auto average = tile.average(piece);
+            along_rows(w, tile.x.view, offset, tile.input_d, tile.input_h, encode, average, row_sums, block, tile.arena,
                        [](int64_t, const Element<F>&) POOLSWAP_LAMBDA {});
-            down(d, h, false, p.w.out, block, other, tile.arena,
+            down(d, h, average, false, p.w.out, block, other, tile.arena,
                  [&](int64_t slice, int64_t row, int64_t c, const Sum& sum) POOLSWAP_LAMBDA {
                      const Vec<F> mean = sum.mean();
                      encode.watch_result(mean);
                      store(y.row(tile.d.begin + slice, tile.h.begin + row) + c * y.pixel_pitch + offset, mean);
                  });
-            encode_.outside |= encode.outside;
+            outside |= encode.outside;
         }
         tile.y.commit_all(tile.d);
-        return encode_.safe();
+        return safe<F>(outside);
     }
 
-    static bool backward(BackwardTile<F> tile) {
+    template <Pass kPass>
+    static bool backward(BackwardTile<kPass, F> tile) {
         const Problem& p = tile.p;
-        using Sum = WindowSum<Pass::kBackward, F>;
+        using Sum = WindowSum<kPass, F>;
+        using Part = Share<kPass, F>;
         const AxisTile d{p.d, tile.input_d, tile.output_d}, h{p.h, tile.input_h, tile.output_h}, w = whole_row(p);
         const AxisTile own_d{p.d, tile.d, tile.output_d}, own_h{p.h, tile.h, tile.output_h};
-        static_assert(sizeof(Share<F>) == sizeof(Sum), "shares of the gradient take the place of sums");
+        static_assert(sizeof(Part) == sizeof(Sum), "shares of the gradient take the place of sums");
         Sum* const block = tile.arena.template take<Sum>(most_rows(d, h) * p.w.out);
         Sum* const other = tile.arena.template take<Sum>(most_rows(d, h) * p.w.out);
         Sum* const row_sums = tile.arena.template take<Sum>(p.w.in);
         Element<F>* const elements = tile.arena.template take<Element<F>>(tile.input_d.size() * tile.input_h.size() * p.w.in);
-        Encoder<F> encode_(p.beta);
+        Bits<F> outside{};
         const LaneView<F> g = tile.g.view;
         // Without slices to sum over, the sums of the windows come out of `block` while shares are put into `other`.
-        Share<F>* const shares = reinterpret_cast<Share<F>*>(d.trivial() ? other : block);
-        Share<F>* const spare = reinterpret_cast<Share<F>*>(d.trivial() ? block : other);
+        Part* const shares = reinterpret_cast<Part*>(d.trivial() ? other : block);
+        Part* const spare = reinterpret_cast<Part*>(d.trivial() ? block : other);
         tile.x.fetch_all(tile.input_d);
         tile.g.fetch_all(tile.output_d);
         for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
             const int64_t offset = tile.pieces.template offset<F>(piece);
-            auto encode = encode_;
-            along_rows(w, tile.x.view, offset, tile.input_d, tile.input_h, encode, row_sums, block, tile.arena,
+            Encoder<F> encode(tile.betas, offset);
+            const auto average = tile.average(piece);
+            along_rows(w, tile.x.view, offset, tile.input_d, tile.input_h, encode, average, row_sums, block, tile.arena,
                        [&](int64_t i, const Element<F>& element) POOLSWAP_LAMBDA { elements[i] = element; });
-            encode_.outside |= encode.outside;
-            down(d, h, false, p.w.out, block, other, tile.arena,
+            outside |= encode.outside;
+            down(d, h, average, false, p.w.out, block, other, tile.arena,
                  [&](int64_t slice, int64_t row, int64_t c, const Sum& sum) POOLSWAP_LAMBDA {
                      const F* const from = g.row(tile.output_d.begin + slice, tile.output_h.begin + row) + offset;
                      shares[(slice * tile.output_h.size() + row) * p.w.out + c] =
-                         Share<F>::of(sum, load(from + c * g.pixel_pitch));
+                         Part::of(sum, load(from + c * g.pixel_pitch));
                  });
-            back(tile, own_d, own_h, w, shares, spare, elements, offset);
+            back(tile, own_d, own_h, w, shares, spare, elements, piece);
         }
         tile.dx.commit_all(tile.d);
-        return encode_.safe();
+        return safe<F>(outside);
     }
 
   private:
     // From the shares of the windows to dx. `spare` is a second block.
-    static void back(const BackwardTile<F>& tile, const AxisTile& own_d, const AxisTile& own_h, const AxisTile& w,
-                     Share<F>* shares, Share<F>* spare, const Element<F>* elements, int64_t offset) {
+    template <Pass kPass>
+    static void back(const BackwardTile<kPass, F>& tile, const AxisTile& own_d, const AxisTile& own_h, const AxisTile& w,
+                     Share<kPass, F>* shares, Share<kPass, F>* spare, const Element<F>* elements, int64_t piece) {
+        using Part = Share<kPass, F>;
         const Problem& p = tile.p;
-        const LaneView<F> dx = tile.dx.view;
+        const LaneView<F> x = tile.x.view, dx = tile.dx.view;
+        const int64_t offset = tile.pieces.template offset<F>(piece);
+        auto average = tile.average(piece);
         const int64_t width = p.w.out, heights = tile.h.size();
-        Share<F>* const complete = own_d.trivial() ? spare : shares;
-        down(own_d, own_h, true, width, shares, spare, tile.arena,
-             [&](int64_t slice, int64_t row, int64_t c, const Share<F>& share) POOLSWAP_LAMBDA {
+        Part* const complete = own_d.trivial() ? spare : shares;
+        down(own_d, own_h, average, true, width, shares, spare, tile.arena,
+             [&](int64_t slice, int64_t row, int64_t c, const Part& share) POOLSWAP_LAMBDA {
                  complete[(slice * heights + row) * width + c] = share;
              });
         Arena arena = tile.arena;
-        const Line<Share<F>> line(w, true, arena);
+        const Line<Part> line(w, average, true, arena);
         const int64_t slice_pitch = tile.input_h.size() * p.w.in;
         for (int64_t slice = tile.d.begin; slice < tile.d.end; ++slice)
             for (int64_t row = tile.h.begin; row < tile.h.end; ++row) {
-                const Share<F>* const from = complete + ((slice - tile.d.begin) * heights + row - tile.h.begin) * width;
+                const Part* const from = complete + ((slice - tile.d.begin) * heights + row - tile.h.begin) * width;
                 const Element<F>* const element = elements + (slice - tile.input_d.begin) * slice_pitch +
                                                   (row - tile.input_h.begin) * p.w.in;
+                const F* const x_row = x.row(slice, row) + offset;
                 F* const to = dx.row(slice, row) + offset;
-                line([&](int64_t k) POOLSWAP_LAMBDA -> const Share<F>& { return from[k]; },
-                     [&](int64_t c, const Share<F>& share) POOLSWAP_LAMBDA {
-                         store(to + c * dx.pixel_pitch, share.gradient(element[c]));
+                line([&](int64_t k) POOLSWAP_LAMBDA -> const Part& { return from[k]; },
+                     [&](int64_t c, const Part& share) POOLSWAP_LAMBDA {
+                         store(to + c * dx.pixel_pitch, share.hand_to(element[c], load(x_row + c * x.pixel_pitch), average));
+                         if (c % 64 == 63) tile.keep(average, piece);
                      });
+                tile.keep(average, piece);
             }
     }
 };

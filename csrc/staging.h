@@ -102,6 +102,27 @@ class Staged {
         return {count, is_in_place(p) ? p.channels - kCount : (count - 1) * kCount};
     }
 
+    // Lanes belong to planes, or to the channels of one image: how many there are, and which one the first lane of a piece.
+    static int64_t owners(const Problem& p) { return kChannelsLast ? p.channels : p.planes; }
+    static int64_t first_of(const Pieces& pieces, int64_t group, int64_t piece) {
+        return kChannelsLast ? pieces.template offset<F>(piece) : group * kCount;
+    }
+    // A number amid the elements of every lane: the median of the first, the middle and the last one, or 0 if it is too
+    // large or not a number.
+    void centres(const Problem& p, const Pieces& pieces, int64_t group, F* to) const {
+        const int64_t size = depth * height * width;
+        for (int64_t piece = 0; piece < pieces.count; ++piece)
+            for (int64_t lane = 0; lane < kCount; ++lane, ++to) {
+                const int64_t mine = least(first_of(pieces, group, piece) + lane, owners(p) - 1);
+                *to = F(0);
+                const T* const plane = kChannelsLast ? data + group * size * channels + mine : data + mine * size;
+                const auto at = [&](int64_t i) { return convert<F>(plane[i * channels]); };
+                const F a = at(0), b = at(size / 2), c = at(size - 1);
+                const F median = a < b ? (b < c ? b : a < c ? c : a) : (a < c ? a : b < c ? c : b);
+                if (median > F(-0x1p60) && median < F(0x1p60)) *to = median;
+            }
+    }
+
     int64_t bytes(int64_t slices, int64_t rows) const {
         return in_place ? 0 : Arena::bytes<F>(slices * rows * width * pixel_pitch());
     }

@@ -10,7 +10,7 @@
 // Exponents are stored as n + kMagic (vec.h), the result of the addition that rounds: their differences are exact.
 #pragma once
 
-#include "problem.h"
+#include "betas.h"
 
 namespace poolswap::POOLSWAP_ISA {
 
@@ -30,18 +30,9 @@ struct Encoder {
     Vec<F> high, low;   // beta log2(e) as the sum of two F
     Bits<F> outside{};  // see safe()
 
-    explicit Encoder(double beta) {
-        constexpr double kLog2e = 1.44269504088896340736, kLog2eRest = 2.0355273740931033e-17;
-        if constexpr (sizeof(F) == 4) {
-            const double slope = double(F(beta)) * kLog2e;
-            high = fill<F>(F(slope));
-            low = fill<F>(F(slope - double(F(slope))));
-        } else {
-            const double slope = beta * kLog2e;
-            high = fill<F>(slope);
-            low = fill<F>(__builtin_fma(beta, kLog2e, -slope) + beta * kLog2eRest);
-        }
-    }
+    explicit Encoder(Slope<F> slope) : high(fill<F>(slope.high)), low(fill<F>(slope.low)) {}
+    POOLSWAP_INLINE Encoder(const LaneBetas<F>& betas, int64_t offset)
+        : high(betas.at(betas.high, offset)), low(betas.at(betas.low, offset)) {}
 
     POOLSWAP_INLINE Vec<F> exponent(Vec<F> x) const { return x * high + Lanes<F>::kMagic; }
     POOLSWAP_INLINE Vec<F> rest(Vec<F> x, Vec<F> exponent) const {
@@ -58,90 +49,152 @@ struct Encoder {
         watch_exponent(n);
         return {n, exp2_fraction(f), f};
     }
-
-    // Whether every element so far could be encoded: none was NaN or infinite, or had |n| >= 2^21 (2^50 for double).
-    POOLSWAP_INLINE bool safe() const {
-        constexpr typename Lanes<F>::Integer kWithin = (typename Lanes<F>::Integer(1) << (Lanes<F>::kMantissa - 1)) - 1;
-        return !any<F>(outside & ~kWithin);
-    }
 };
 
-// What a pass averages. Forward: x itself. Backward: z, counted from the sum's exponent N, so that z minus its mean
-// does not cancel however far z is from 0.
-enum class Pass { kForward, kBackward };
+// Whether every element that set these bits could be encoded: none was NaN or infinite, or had |n| >= 2^21 (2^50 for
+// double).
+template <class F>
+POOLSWAP_INLINE bool safe(Bits<F> outside) {
+    constexpr typename Lanes<F>::Integer kWithin = (typename Lanes<F>::Integer(1) << (Lanes<F>::kMantissa - 1)) - 1;
+    return !any<F>(outside & ~kWithin);
+}
 
-// sum of e and of e x, or of e (z - N), in units of 2^N.
+// kForward: y. kBackward: the gradient of x. kLearning: that of x and of beta.
+enum class Pass { kForward, kBackward, kLearning };
+
+// What a pass averages over a window: a moment is a sum of e times value(..). Forward, x itself.
+template <Pass kPass, class F>
+struct Averaged {
+    static constexpr bool kCounted = false;
+
+    POOLSWAP_INLINE Vec<F> value(const Element<F>&, Vec<F> x, Vec<F>) const { return x; }
+};
+
+// Backward, z counted from the sum's exponent N, `steps` below which the element's own lies: z minus its mean does not
+// cancel however far z is from 0.
+template <class F>
+struct Averaged<Pass::kBackward, F> {
+    static constexpr bool kCounted = true;
+
+    POOLSWAP_INLINE Averaged(const LaneBetas<F>&, int64_t, const F*) {}
+    POOLSWAP_INLINE Vec<F> value(const Element<F>& element, Vec<F>, Vec<F> steps) const { return element.rest + steps; }
+    // What value(..) changes by when N falls by `steps`.
+    POOLSWAP_INLINE Vec<F> moved(Vec<F> steps) const { return steps; }
+    // beta x per value, in natural logarithms.
+    POOLSWAP_INLINE F rate() const { return F(0.69314718055994530942); }
+    POOLSWAP_INLINE void learn(Vec<F>, Vec<F>) {}
+};
+
+// For the gradient of beta, the sum over the windows of g w (x - y) (x - c) with any c, which needs x - y itself: z - N
+// minus its mean tells it but for a beta near 0. There x is averaged, counted from c amid the plane's elements, which loses
+// nothing either as long as |beta (x - c)| is not large.
+template <class F>
+struct Averaged<Pass::kLearning, F> {
+    static constexpr bool kCounted = true;
+    static constexpr F kNearZero = F(0x1p-12);
+    const Bits<F> is_counted;
+    const Vec<F> centre, rate_;
+    Vec<F> learnt{};  // sum of g w (value - mean) (x - c)
+
+    POOLSWAP_INLINE Averaged(const LaneBetas<F>& betas, int64_t offset, const F* centres)
+        : is_counted(is_far(betas.at(betas.beta, offset))), centre(load(centres)),
+          rate_(is_counted ? fill<F>(F(0.69314718055994530942)) : betas.at(betas.beta, offset)) {}
+
+    POOLSWAP_INLINE Vec<F> value(const Element<F>& element, Vec<F> x, Vec<F> steps) const {
+        return is_counted ? element.rest + steps : x - centre;
+    }
+    POOLSWAP_INLINE Vec<F> moved(Vec<F> steps) const { return (Vec<F>)((Bits<F>)steps & is_counted); }
+    POOLSWAP_INLINE Vec<F> rate() const { return rate_; }
+    POOLSWAP_INLINE void learn(Vec<F> deviation, Vec<F> x) { learnt += deviation * (x - centre); }
+
+    // Values per half of x, of which an exponent of 2 counts `slope`.
+    POOLSWAP_INLINE Vec<F> per_half(Vec<F> slope) const { return is_counted ? slope : fill<F>(F(2)); }
+    // x per value.
+    static double unit(double beta) { return is_near(beta) ? 1.0 : 1.0 / (beta * 1.44269504088896340736); }
+
+  private:
+    static POOLSWAP_INLINE Bits<F> is_far(Vec<F> beta) { return (beta >= kNearZero) | (beta <= -kNearZero); }
+    static bool is_near(double beta) { return !(F(beta) >= kNearZero || F(beta) <= -kNearZero); }
+};
+
+// The weight of a set of elements, sum of e, and their moment, in units of 2^N.
 template <Pass kPass, class F>
 struct WindowSum {
+    using Average = Averaged<kPass, F>;
     Vec<F> exponent, weight, moment;
 
     static POOLSWAP_INLINE WindowSum none() { return {fill<F>(kBelowAll<F>), Vec<F>{}, Vec<F>{}}; }
 
     // Of kCount elements, whose x are `x`.
     template <int kCount>
-    static POOLSWAP_INLINE WindowSum of(const Element<F> (&each)[kCount], const Vec<F> (&x)[kCount]) {
+    static POOLSWAP_INLINE WindowSum of(const Element<F> (&each)[kCount], const Vec<F> (&x)[kCount], const Average& average) {
         Vec<F> top = each[0].exponent;
 #pragma GCC unroll 8
         for (int k = 1; k < kCount; ++k) top = larger<F>(top, each[k].exponent);
         WindowSum sum{top, Vec<F>{}, Vec<F>{}};
 #pragma GCC unroll 8
-        for (int k = 0; k < kCount; ++k) sum.add(each[k], x[k]);
+        for (int k = 0; k < kCount; ++k) sum.add(each[k], x[k], average);
         return sum;
     }
     // An element whose exponent is not above this sum's.
-    POOLSWAP_INLINE void add(const Element<F>& element, Vec<F> x) {
+    POOLSWAP_INLINE void add(const Element<F>& element, Vec<F> x, const Average& average) {
         const Vec<F> steps = element.exponent - exponent, e = scaled(element.power, steps);
         weight += e;
-        moment += e * (kPass == Pass::kForward ? x : element.rest + steps);
+        moment += e * average.value(element, x, steps);
     }
     POOLSWAP_INLINE Vec<F> mean() const { return quotient(moment, weight); }
     // Another sum whose exponent is not above this one's.
-    POOLSWAP_INLINE void add(const WindowSum& other) {
+    POOLSWAP_INLINE void add(const WindowSum& other, const Average& average) {
         const Vec<F> steps = other.exponent - exponent;
-        const Vec<F> counted = kPass == Pass::kForward ? other.moment : other.moment + other.weight * steps;
         weight += scaled(other.weight, steps);
-        moment += scaled(counted, steps);
+        if constexpr (Average::kCounted)
+            moment += scaled(other.moment + other.weight * average.moved(steps), steps);
+        else
+            moment += scaled(other.moment, steps);
     }
     static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return larger<F>(a, b); }
 };
 
-// The gradient that one window, or several over the same element, hand to an element: with N the window's exponent,
-// q = g / sum of e, and u the mean of z - N, the element's dx = sum of e q (1 + ln 2 (z - N - u))
-// = e (constant + slope (z - N)), e in units of 2^N. Several windows meet at the smallest N, so that no power of two
-// is larger than 1.
-template <class F>
+// The gradient that one window, or several over the same element, hand to an element. With N the window's exponent,
+// q = g / sum of e and u the mean of the element's value v, an element's dx is the sum of e q (1 + rate (v - u))
+// = e (Q + rate (Q v - U)), where Q and U are the sums of q and of q u, and e is in units of 2^N. Several windows meet at
+// the smallest N, so that no power of two is larger than 1.
+template <Pass kPass, class F>
 struct Share {
-    Vec<F> exponent, constant, slope;
+    using Average = Averaged<kPass, F>;
+    Vec<F> exponent, gradient, mean;  // N, Q, U
 
     static POOLSWAP_INLINE Share none() { return {fill<F>(kAboveAll<F>), Vec<F>{}, Vec<F>{}}; }
 
-    static POOLSWAP_INLINE Share of(const WindowSum<Pass::kBackward, F>& window, Vec<F> g) {
-        constexpr F kLn2 = F(0.69314718055994530942);
-        const Vec<F> inverse = reciprocal(window.weight), q = g * inverse, slope = q * kLn2;
-        return {window.exponent, q - slope * (window.moment * inverse), slope};
+    static POOLSWAP_INLINE Share of(const WindowSum<kPass, F>& window, Vec<F> g) {
+        const Vec<F> inverse = reciprocal(window.weight), q = g * inverse;
+        return {window.exponent, q, q * (window.moment * inverse)};
     }
     // Another share whose exponent is not below this one's.
-    POOLSWAP_INLINE void add(const Share& other) {
+    POOLSWAP_INLINE void add(const Share& other, const Average& average) {
         const Vec<F> steps = exponent - other.exponent;
-        constant += scaled(other.constant + other.slope * steps, steps);
-        slope += scaled(other.slope, steps);
+        gradient += scaled(other.gradient, steps);
+        mean += scaled(other.mean - other.gradient * average.moved(steps), steps);
     }
-    POOLSWAP_INLINE Vec<F> gradient(const Element<F>& element) const {
-        const Vec<F> steps = element.exponent - exponent;
-        return scaled(element.power, steps) * (slope * (element.rest + steps) + constant);
+    // dx of an element; what beta's gradient takes from it is added to average.learnt.
+    POOLSWAP_INLINE Vec<F> hand_to(const Element<F>& element, Vec<F> x, Average& average) const {
+        const Vec<F> steps = element.exponent - exponent, e = scaled(element.power, steps);
+        const Vec<F> deviation = gradient * average.value(element, x, steps) - mean;
+        average.learn(e * deviation, x);
+        return e * (deviation * average.rate() + gradient);
     }
     static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return smaller<F>(a, b); }
 };
 
 // The sum of kCount sums, or shares.
 template <class Sum, int kCount>
-POOLSWAP_INLINE Sum joined(const Sum (&each)[kCount]) {
+POOLSWAP_INLINE Sum joined(const Sum (&each)[kCount], const typename Sum::Average& average) {
     Sum all{};
     all.exponent = each[0].exponent;
 #pragma GCC unroll 8
     for (int k = 1; k < kCount; ++k) all.exponent = Sum::joint(all.exponent, each[k].exponent);
 #pragma GCC unroll 8
-    for (int k = 0; k < kCount; ++k) all.add(each[k]);
+    for (int k = 0; k < kCount; ++k) all.add(each[k], average);
     return all;
 }
 

@@ -58,7 +58,7 @@ struct ThreeRows {
     ElementRow<F> rows[3];
     int64_t pixel_pitch;
 
-    POOLSWAP_INLINE WindowSum<kPass, F> column(int64_t c, Encoder<F>& encode) const {
+    POOLSWAP_INLINE WindowSum<kPass, F> column(int64_t c, Encoder<F>& encode, const Averaged<kPass, F>& average) const {
         Element<F> each[3];
         Vec<F> x[3];
 #pragma GCC unroll 3
@@ -73,18 +73,19 @@ struct ThreeRows {
                 if (r >= 3 - kKeep) store(rows[r].power + c * kCount, each[r].power);
             }
         }
-        return WindowSum<kPass, F>::of(each, x);
+        return WindowSum<kPass, F>::of(each, x, average);
     }
 
     // Calls use(j, sum) for every window.
     template <int kStride, class Use>
-    POOLSWAP_INLINE void walk(const Axis& axis, Encoder<F>& encode_, Use&& use) const {
+    POOLSWAP_INLINE void walk(const Axis& axis, Encoder<F>& encode_, const Averaged<kPass, F>& average_, Use&& use) const {
         using Sum = WindowSum<kPass, F>;
         const ThreeRows row = *this;  // local copies, which stores of vectors cannot change
         const Axis w = axis;
+        const auto average = average_;
         auto encode = encode_, encode_edge = encode_;
-        const auto clipped = [&row, &w, &encode_edge](int64_t c) __attribute__((noinline)) {
-            return c >= 0 && c < w.in ? row.column(c, encode_edge) : Sum::none();
+        const auto clipped = [&row, &w, &encode_edge, &average_](int64_t c) __attribute__((noinline)) {
+            return c >= 0 && c < w.in ? row.column(c, encode_edge, average_) : Sum::none();
         };
         Sum columns[3];
 #pragma GCC unroll 2
@@ -92,7 +93,7 @@ struct ThreeRows {
         const auto window = [&](int64_t j, auto&& column) POOLSWAP_LAMBDA {
 #pragma GCC unroll 2
             for (int k = 3 - kStride; k < 3; ++k) columns[k] = column(w.first(j) + k);
-            use(j, joined(columns));
+            use(j, joined(columns, average));
 #pragma GCC unroll 2
             for (int k = 0; k < 3 - kStride; ++k) columns[k] = columns[k + kStride];
         };
@@ -100,35 +101,41 @@ struct ThreeRows {
         const int64_t inside = most(1, least(w.out, floor_div(w.in - 3 + w.padding, kStride) + 1));
         window(0, clipped);
         for (int64_t j = 1; j < inside; ++j)
-            window(j, [&](int64_t c) POOLSWAP_LAMBDA { return row.column(c, encode); });
+            window(j, [&](int64_t c) POOLSWAP_LAMBDA { return row.column(c, encode, average); });
         for (int64_t j = inside; j < w.out; ++j) window(j, clipped);
         encode_.outside |= encode.outside | encode_edge.outside;
     }
 };
 
-template <Pass kPass, int kStride, class F>
+template <int kStride, class F, class Tile>
 class Three {
     template <int kOld, class Use>
-    POOLSWAP_INLINE void walk_rows(const ElementRow<F> (&rows)[3], int64_t pixel_pitch, Use&& use) {
-        constexpr int kNew = 3 - kOld, kShared = kPass == Pass::kBackward ? 3 : 3 - kStride;
+    POOLSWAP_INLINE void walk_rows(const ElementRow<F> (&rows)[3], int64_t pixel_pitch, int64_t piece, Use&& use) {
+        constexpr int kNew = 3 - kOld, kShared = kPass == Pass::kForward ? 3 - kStride : 3;
         const ThreeRows<kPass, kOld, (kShared < kNew ? kShared : kNew), F> three{{rows[0], rows[1], rows[2]}, pixel_pitch};
-        three.template walk<kStride>(p.w, encode, use);
+        Encoder<F> encode = encoder(piece);
+        three.template walk<kStride>(p.w, encode, tile.average(piece), use);
+        outside |= encode.outside;
     }
 
   protected:
+    static constexpr Pass kPass = Tile::kPass;
     static constexpr int kCount = Lanes<F>::kCount;
+    Tile& tile;
     const Problem& p;
     const KeptRows<F> kept;
-    Encoder<F> encode;
+    Bits<F> outside{};    // see safe()
     int64_t encoded = 0;  // rows of the slice
 
-    Three(const Problem& p_, int64_t pieces, Arena& arena) : p(p_), kept(p_, pieces, arena), encode(p_.beta) {}
+    explicit Three(Tile& tile_) : tile(tile_), p(tile_.p), kept(tile_.p, tile_.pieces.count, tile_.arena) {}
 
-    // Sums the windows of row h: use(j, sum). x is the view of the slice; `from` the first row whose elements exist for
-    // the windows of this tile.
+    POOLSWAP_INLINE Encoder<F> encoder(int64_t piece) const { return {tile.betas, tile.pieces.template offset<F>(piece)}; }
+
+    // Sums the windows of row h: use(j, sum).
     template <class Use>
-    POOLSWAP_INLINE void walk_windows(int64_t h, const LaneView<F>& x, int64_t slice, int64_t piece, int64_t offset,
-                                      Use&& use) {
+    POOLSWAP_INLINE void walk_windows(int64_t h, int64_t slice, int64_t piece, Use&& use) {
+        const LaneView<F>& x = tile.x.view;
+        const int64_t offset = tile.pieces.template offset<F>(piece);
         const int64_t first = p.h.first(h), begin = most(0, first), end = least(p.h.in, first + 3);
         ElementRow<F> rows[3];
         int old = 0;
@@ -141,23 +148,21 @@ class Three {
             if (row < encoded) ++old;
         }
         if (old == 3 - kStride)
-            walk_rows<3 - kStride>(rows, x.pixel_pitch, use);
+            walk_rows<3 - kStride>(rows, x.pixel_pitch, piece, use);
         else if (old == 0)
-            walk_rows<0>(rows, x.pixel_pitch, use);
+            walk_rows<0>(rows, x.pixel_pitch, piece, use);
         else if (old == kStride)
-            walk_rows<kStride>(rows, x.pixel_pitch, use);
+            walk_rows<kStride>(rows, x.pixel_pitch, piece, use);
         else
-            walk_rows<3>(rows, x.pixel_pitch, use);
+            walk_rows<3>(rows, x.pixel_pitch, piece, use);
     }
     POOLSWAP_INLINE void windows_done(int64_t h) { encoded = least(p.h.in, p.h.first(h) + 3); }
 };
 
 template <int kStride, class F>
-class ThreeForward : Three<Pass::kForward, kStride, F> {
-    using Base = Three<Pass::kForward, kStride, F>;
-    using Base::encode, Base::encoded, Base::p;
-
-    explicit ThreeForward(ForwardTile<F>& tile) : Base(tile.p, tile.pieces.count, tile.arena) {}
+class ThreeForward : Three<kStride, F, ForwardTile<F>> {
+    using Base = Three<kStride, F, ForwardTile<F>>;
+    using Base::Base;
 
   public:
     static int64_t bytes(const Problem& p, Pieces pieces) { return KeptRows<F>::bytes(p, pieces.count); }
@@ -173,44 +178,42 @@ class ThreeForward : Three<Pass::kForward, kStride, F> {
                 for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
                     const int64_t offset = tile.pieces.template offset<F>(piece), pitch = tile.y.view.pixel_pitch;
                     F* const y = tile.y.view.row(d, h) + offset;
-                    Bits<F> outside{};
+                    Bits<F> results{};
                     Ahead<F, false> x_ahead(tile.x.view, d, tile.p.h.first(h) + 3, piece * tile.p.w.in * kStride);
                     Ahead<F, true> y_ahead(tile.y.view, d, h + 1, piece * tile.p.w.out);
-                    pool.walk_windows(h, tile.x.view, d, piece, offset,
-                                      [=, &outside](int64_t j, const auto& sum) mutable POOLSWAP_LAMBDA {
-                                          x_ahead.template step<kStride * kStride>();
-                                          y_ahead.template step<1>();
-                                          const Vec<F> mean = sum.mean();
-                                          outside |= (Bits<F>)(mean - mean);
-                                          store(y + j * pitch, mean);
-                                      });
-                    pool.encode.outside |= outside;
+                    pool.walk_windows(h, d, piece, [=, &results](int64_t j, const auto& sum) mutable POOLSWAP_LAMBDA {
+                        x_ahead.template step<kStride * kStride>();
+                        y_ahead.template step<1>();
+                        const Vec<F> mean = sum.mean();
+                        results |= (Bits<F>)(mean - mean);
+                        store(y + j * pitch, mean);
+                    });
+                    pool.outside |= results;
                 }
                 pool.windows_done(h);
                 tile.y.commit_until(d, h + 1);
             }
         }
-        return pool.encode.safe();
+        return safe<F>(pool.outside);
     }
 };
 
-template <int kStride, class F>
-class ThreeBackward : Three<Pass::kBackward, kStride, F> {
-    using Base = Three<Pass::kBackward, kStride, F>;
-    using Base::encode, Base::kCount, Base::kept, Base::p;
+template <Pass kPass, int kStride, class F>
+class ThreeBackward : Three<kStride, F, BackwardTile<kPass, F>> {
+    using Base = Three<kStride, F, BackwardTile<kPass, F>>;
+    using Base::encoder, Base::kCount, Base::kept, Base::p, Base::tile;
+    using Part = Share<kPass, F>;
     static constexpr int kSlots = 4, kCover = kStride == 1 ? 3 : 2;  // rows of windows that hold one row of elements
-    BackwardTile<F>& tile;
-    Share<F>* const shares;  // of the windows of kSlots rows, for every piece; then of a row of none
+    Part* const shares;  // of the windows of kSlots rows, for every piece; then of a row of none
 
-    explicit ThreeBackward(BackwardTile<F>& tile_)
-        : Base(tile_.p, tile_.pieces.count, tile_.arena), tile(tile_),
-          shares(tile_.arena.template take<Share<F>>(share_count(tile_.p, tile_.pieces.count))) {
-        Share<F>* const none = shares + tile.pieces.count * kSlots * p.w.out;
-        for (int64_t j = 0; j < p.w.out; ++j) none[j] = Share<F>::none();
+    explicit ThreeBackward(BackwardTile<kPass, F>& tile_)
+        : Base(tile_), shares(tile_.arena.template take<Part>(share_count(p, tile_.pieces.count))) {
+        Part* const none = shares + tile.pieces.count * kSlots * p.w.out;
+        for (int64_t j = 0; j < p.w.out; ++j) none[j] = Part::none();
     }
     static int64_t share_count(const Problem& p, int64_t pieces) { return (pieces * kSlots + 1) * p.w.out; }
 
-    Share<F>* share_row(int64_t h, int64_t piece) const {
+    Part* share_row(int64_t h, int64_t piece) const {
         const bool exists = h >= tile.output_h.begin && h < tile.output_h.end;
         const int64_t slot = exists ? piece * kSlots + (h & (kSlots - 1)) : tile.pieces.count * kSlots;
         return shares + slot * p.w.out;
@@ -219,13 +222,13 @@ class ThreeBackward : Three<Pass::kBackward, kStride, F> {
     void share_out(int64_t d, int64_t h, int64_t piece) {
         const int64_t offset = tile.pieces.template offset<F>(piece), pitch = tile.g.view.pixel_pitch;
         const F* const g = tile.g.view.row(d, h) + offset;
-        Share<F>* const to = share_row(h, piece);
+        Part* const to = share_row(h, piece);
         Ahead<F, false> x_ahead(tile.x.view, d, p.h.first(h) + 3, piece * p.w.in * kStride);
         Ahead<F, false> g_ahead(tile.g.view, d, h + 1, piece * p.w.out);
-        this->walk_windows(h, tile.x.view, d, piece, offset, [=](int64_t j, const auto& sum) mutable POOLSWAP_LAMBDA {
+        this->walk_windows(h, d, piece, [=](int64_t j, const auto& sum) mutable POOLSWAP_LAMBDA {
             x_ahead.template step<kStride * kStride>();
             g_ahead.template step<1>();
-            to[j] = Share<F>::of(sum, load(g + j * pitch));
+            to[j] = Part::of(sum, load(g + j * pitch));
         });
     }
 
@@ -236,53 +239,57 @@ class ThreeBackward : Three<Pass::kBackward, kStride, F> {
         const ElementRow<F> elements = kept.at(tile.x.view.row(d, row) + offset, piece, row);
         const int64_t x_pitch = tile.x.view.pixel_pitch, dx_pitch = tile.dx.view.pixel_pitch;
         F* const dx = tile.dx.view.row(d, row) + offset;
-        const Share<F>* from[kRows];
+        const Part* from[kRows];
         for (int r = 0; r < kRows; ++r) from[r] = share_row(last - r, piece);
-        const auto encode_ = encode;
+        const auto encode = encoder(piece);
+        auto average = tile.average(piece), average_edge = average;
         const Axis w = p.w;
-        const auto write = [&](int64_t c, const Share<F>& share) POOLSWAP_LAMBDA {
-            const Vec<F> x = load(elements.x + c * x_pitch), n = encode_.exponent(x);
-            const Element<F> element{n, load(elements.power + c * kCount), encode_.rest(x, n)};
-            store(dx + c * dx_pitch, share.gradient(element));
+        const auto write_by = [&](int64_t c, const Part& share, auto& averaged) POOLSWAP_LAMBDA {
+            const Vec<F> x = load(elements.x + c * x_pitch), n = encode.exponent(x);
+            const Element<F> element{n, load(elements.power + c * kCount), encode.rest(x, n)};
+            store(dx + c * dx_pitch, share.hand_to(element, x, averaged));
         };
+        const auto write = [&](int64_t c, const Part& share) POOLSWAP_LAMBDA { write_by(c, share, average); };
         const auto down = [&](int64_t j) POOLSWAP_LAMBDA {
-            Share<F> each[kRows];
+            Part each[kRows];
 #pragma GCC unroll 3
             for (int r = 0; r < kRows; ++r) each[r] = from[r][j];
-            return joined(each);
+            return joined(each, average);
         };
         // A window finishes the columns that no window after it holds: its first ones.
         Ahead<F, true> dx_ahead(tile.dx.view, d, row + kStride, piece * w.in);
-        Share<F> older = Share<F>::none(), old = older;  // of the windows two before and one before
-        const auto window = [&](int64_t j, const Share<F>& now, auto&& put) POOLSWAP_LAMBDA {
+        Part older = Part::none(), old = older;  // of the windows two before and one before
+        const auto window = [&](int64_t j, const Part& now, auto&& put) POOLSWAP_LAMBDA {
             const int64_t c = w.first(j);
             dx_ahead.template step<kStride>();
             if constexpr (kStride == 1) {
-                put(c, joined<Share<F>, 3>({older, old, now}));
+                put(c, joined<Part, 3>({older, old, now}, average));
                 older = old;
             } else {
-                put(c, joined<Share<F>, 2>({old, now}));
+                put(c, joined<Part, 2>({old, now}, average));
                 put(c + 1, now);
             }
             old = now;
         };
-        const auto clipped = [&](int64_t c, const Share<F>& share) {
-            if (c >= 0 && c < w.in) write(c, share);
+        const auto clipped = [&](int64_t c, const Part& share) {
+            if (c >= 0 && c < w.in) write_by(c, share, average_edge);
         };
         const int64_t inside = most(1, least(w.out, floor_div(w.in - kStride + w.padding, kStride) + 1));
         window(0, down(0), clipped);
         for (int64_t j = 1; j < inside; ++j) window(j, down(j), write);
         int64_t j = inside;
         for (; j < w.out; ++j) window(j, down(j), clipped);
-        for (; w.first(j) < w.in; ++j) window(j, Share<F>::none(), clipped);
+        for (; w.first(j) < w.in; ++j) window(j, Part::none(), clipped);
+        tile.keep(average, piece);
+        tile.keep(average_edge, piece);
     }
 
   public:
     static int64_t bytes(const Problem& p, Pieces pieces) {
-        return KeptRows<F>::bytes(p, pieces.count) + Arena::bytes<Share<F>>(share_count(p, pieces.count));
+        return KeptRows<F>::bytes(p, pieces.count) + Arena::bytes<Part>(share_count(p, pieces.count));
     }
 
-    static bool run(BackwardTile<F> tile) {
+    static bool run(BackwardTile<kPass, F> tile) {
         ThreeBackward pool(tile);
         const Axis& axis = tile.p.h;
         for (int64_t d = tile.d.begin; d < tile.d.end; ++d) {
@@ -315,7 +322,7 @@ class ThreeBackward : Three<Pass::kBackward, kStride, F> {
                 tile.dx.commit_until(d, row);
             }
         }
-        return pool.encode.safe();
+        return safe<F>(pool.outside);
     }
 
   private:

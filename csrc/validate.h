@@ -17,6 +17,7 @@ enum Status : int {
     kBadCount = 4,    // of planes, channels, input elements or threads: negative, or beyond what can be addressed
     kBadWindow = 5,   // a kernel, stride, padding or dilation that no pooling layer has
     kBadOutput = 6,   // an output size whose last window starts behind the input's end, or leaves room for another
+    kBadBetas = 7,    // neither one beta nor one for each channel
 };
 
 // Far above any tensor, far below where a product or a sum of the kernel's index arithmetic would overflow.
@@ -57,7 +58,11 @@ inline int64_t product(int64_t total, std::initializer_list<int64_t> sizes) {
 // Whether there is nothing to compute: a batch, or channels, of none.
 inline bool is_empty(const Spec& spec) { return spec.planes == 0 || spec.channels == 0; }
 
-inline Status validate(const Spec* spec, std::initializer_list<const void*> tensors, int64_t threads) {
+inline bool is_aligned(const void* pointer, int64_t size) {
+    return pointer && reinterpret_cast<uintptr_t>(pointer) % uintptr_t(size) == 0;
+}
+
+inline Status validate(const Spec* spec, const double* betas, std::initializer_list<const void*> tensors, int64_t threads) {
     constexpr int64_t kSizes[] = {4, 8, 2, 2};  // bytes of an element, by dtype
     using detail::between;
     if (!spec) return kBadPointer;
@@ -65,6 +70,11 @@ inline Status validate(const Spec* spec, std::initializer_list<const void*> tens
     if (!between(threads, 1, kMostThreads)) return kBadCount;
     if (!between(spec->planes, 0, kMostElements) || !between(spec->channels, 0, kMostElements)) return kBadCount;
     if (!spec->channels_last && spec->channels > 1) return kBadCount;  // planes of their own there
+    if (spec->betas != 1) {  // one a channel: the same ones again and again through contiguous planes
+        const bool fits = spec->channels_last ? spec->betas == spec->channels
+                                              : spec->betas > 0 ? spec->planes % spec->betas == 0 : spec->betas == spec->planes;
+        if (!fits) return kBadBetas;
+    }
     if (is_empty(*spec)) return kDone;
     for (const auto& axis : spec->axes)
         if (const Status status = detail::check_axis(axis)) return status;
@@ -73,8 +83,8 @@ inline Status validate(const Spec* spec, std::initializer_list<const void*> tens
     if (outer < 0 || detail::product(outer, {d[0], h[0], w[0]}) < 0) return kBadCount;
     if (detail::product(outer, {d[1], h[1], w[1]}) < 0) return kBadOutput;
     for (const void* tensor : tensors)
-        if (!tensor || reinterpret_cast<uintptr_t>(tensor) % uintptr_t(kSizes[spec->dtype])) return kBadPointer;
-    return kDone;
+        if (!is_aligned(tensor, kSizes[spec->dtype])) return kBadPointer;
+    return is_aligned(betas, sizeof *betas) ? kDone : kBadPointer;
 }
 
 }  // namespace poolswap

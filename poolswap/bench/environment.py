@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from poolswap.ops import cpu
-from poolswap.ops.backend import implementation
+from poolswap.ops.backend import current
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Environment:
 
 def environment(device: str = "cpu") -> Environment:
     """This machine, the threads and the backend that a benchmark on the device would use now."""
-    backend = implementation(device)[0].__module__.rpartition(".")[2]
+    backend = current(device).module.rpartition(".")[2]
     if backend == "cpu":
         backend = f"cpu ({cpu.instruction_set()})"
     processor = torch.cuda.get_device_name() if device == "cuda" else _processor()

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from types import ModuleType
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from poolswap.ops.windows import Windows
 
 Forward = Callable[[Tensor, Tensor, Windows], Tensor]  # (x, beta, windows) -> y
 Backward = Callable[[Tensor, Tensor, Tensor, Windows], Tensor]  # (grad, x, beta, windows) -> dx
+Gradients = Callable[[Tensor, Tensor, Tensor, Windows], tuple[Tensor, Tensor]]  # .. -> dx, dbeta
 
 _module = cache(import_module)  # its own look-up takes half a microsecond of every call
 
@@ -27,9 +28,17 @@ class BackendError(RuntimeError):
     """A backend that was asked for by name cannot run."""
 
 
+class Implementation(NamedTuple):
+    """What a backend computes: `reference` says how."""
+
+    forward: Forward
+    backward: Backward
+    gradients: Gradients
+
+
 @dataclass(frozen=True)
 class Backend:
-    """One implementation: a module with `forward`, `backward` and, unless it runs everywhere, `unavailable`.
+    """One implementation: a module with what `Implementation` holds and, unless it runs everywhere, `unavailable`.
 
     `unavailable()` says in one line why the backend cannot run on this machine, or returns None.
     """
@@ -43,10 +52,10 @@ class Backend:
         probe: Callable[[], str | None] | None = getattr(_module(self.module), "unavailable", None)
         return probe() if probe else None
 
-    def implementation(self) -> tuple[Forward, Backward]:
-        """(forward, backward)."""
+    def implementation(self) -> Implementation:
+        """Its functions."""
         module = _module(self.module)
-        return module.forward, module.backward
+        return Implementation(module.forward, module.backward, module.gradients)
 
 
 BACKENDS = {
@@ -87,15 +96,14 @@ def current(device_type: str) -> Backend:
     return select(device_type, requested())
 
 
-def implementation(device_type: str) -> tuple[Forward, Backward]:
-    """(forward, backward) for tensors of this device type, by what was requested."""
-    code = _code(device_type, _requested.get())
-    return code.forward, code.backward
+def implementation(x: Tensor) -> Implementation:
+    """The functions that serve this tensor, by what was requested."""
+    return _implementation("cpu" if x.is_cpu else x.device.type, _requested.get())
 
 
 @cache
-def _code(device_type: str, name: str) -> ModuleType:
-    return _module(select(device_type, name).module)
+def _implementation(device_type: str, name: str) -> Implementation:
+    return select(device_type, name).implementation()
 
 
 @cache

@@ -14,12 +14,13 @@ from functools import cache, lru_cache
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from poolswap.ops import reference
+from poolswap.ops.checks import check_memory
 from poolswap.ops.layout import layout_of
 from poolswap.ops.windows import Windows
 
@@ -36,7 +37,7 @@ class Description(NamedTuple):
     address: int
     layout: torch.memory_format  # in which the kernel sees its tensors
     result: torch.memory_format  # that the caller expects
-    output_shape: tuple[int, ...]
+    output: Tensor  # without memory, for `empty_like`, the fastest way to one
     shared: bool  # whether it is worth waking other threads
 
 
@@ -57,33 +58,48 @@ def instruction_set() -> str:
 
 def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
-    if x.dtype not in _DTYPES or beta.numel() != 1:
+    if x.dtype not in _DTYPES:
         return reference.forward(x, beta, windows)
-    call = _describe(x.dtype, x.shape, layout_of(x), windows)
-    y = _empty(x, call.output_shape, call.layout)
+    call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
+    y = torch.empty_like(call.output)
     x = _arranged(x, call.layout)
     threads = _Threads.most() if call.shared else 1
-    _check(_library().poolswap_forward(call.address, beta.item(), x.data_ptr(), y.data_ptr(), threads))
-    return _as_expected(y, call)
+    _check(_library().poolswap_forward(call.address, _doubles(beta), x.data_ptr(), y.data_ptr(), threads))
+    return y if call.layout is call.result else _laid_out(y, call.result)
 
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to x, in x's layout. Everything is computed anew from x."""
-    if x.dtype not in _DTYPES or beta.numel() != 1:
+    if x.dtype not in _DTYPES:
         return reference.backward(grad, x, beta, windows)
-    call = _describe(x.dtype, x.shape, layout_of(x), windows)
+    return _backward(grad, x, beta, windows, None)
+
+
+def gradients(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """(`backward`, gradient with respect to beta), in one pass."""
+    if x.dtype not in _DTYPES:
+        return reference.gradients(grad, x, beta, windows)
+    grad_beta = torch.empty(beta.numel(), dtype=torch.float64)
+    dx = _backward(grad, x, beta, windows, grad_beta.data_ptr())
+    return dx, grad_beta.reshape(beta.shape).to(beta)
+
+
+def _backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, grad_beta: int | None) -> Tensor:
+    call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
     x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)
     dx = torch.empty_like(x)
-    pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr()
+    pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr(), grad_beta
     threads = _Threads.most() if call.shared else 1
-    _check(_library().poolswap_backward(call.address, beta.item(), *pointers, threads))
-    return _as_expected(dx, call)
+    _check(_library().poolswap_backward(call.address, _doubles(beta), *pointers, threads))
+    return dx if call.layout is call.result else _laid_out(dx, call.result)
 
 
-def _empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format) -> Tensor:
-    if layout is torch.contiguous_format:
-        return like.new_empty(shape)  # the fastest way to one
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+def _doubles(beta: Tensor) -> Any:
+    """beta as the kernel takes it. Whoever holds this keeps its memory."""
+    if beta.dim() == 0:
+        return ctypes.byref(ctypes.c_double(beta.item()))
+    check_memory(beta)
+    return (ctypes.c_double * beta.numel())(*beta.flatten().tolist())
 
 
 def _arranged(x: Tensor, layout: torch.memory_format) -> Tensor:
@@ -93,8 +109,14 @@ def _arranged(x: Tensor, layout: torch.memory_format) -> Tensor:
     return x.contiguous(memory_format=layout)
 
 
+def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
+    return x.contiguous(memory_format=layout)
+
+
 @lru_cache(maxsize=1024)
-def _describe(dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_format, windows: Windows) -> Description:
+def _describe(
+    dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_format, windows: Windows, betas: int
+) -> Description:
     kernel_size, stride, padding, dilation, output_size = windows
     dims = windows.dims
     leading, spatial = shape[: len(shape) - dims], shape[len(shape) - dims :]
@@ -102,22 +124,19 @@ def _describe(dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_f
     channels_last = result is not torch.contiguous_format
     # Dimensions between the channels and the pooled ones are axes with windows of one element.
     between = [(n, n, 1, 1, 0, 1) for n in leading[2:]]
-    if channels_last and len(leading) >= 2 and len(between) + dims <= 3:
+    # The betas of channels that are not the second dimension are told apart by their planes alone.
+    if channels_last and len(leading) >= 2 and len(between) + dims <= 3 and not (between and betas > 1):
         layout, planes, channels, axes = result, shape[0], shape[1], between + axes
     else:
         layout, planes, channels = torch.contiguous_format, prod(leading), 1
     axes = [_ABSENT] * (3 - len(axes)) + axes
-    numbers = (_DTYPES[dtype], layout is not torch.contiguous_format, planes, channels, *chain(*axes))
+    numbers = (_DTYPES[dtype], layout is not torch.contiguous_format, planes, channels, betas, *chain(*axes))
     spec = (ctypes.c_int64 * len(numbers))(*numbers)
-    output_shape = (*leading, *output_size)
-    shared = max(prod(shape), prod(output_shape)) >= _WORTH_SHARING
-    return Description(spec, ctypes.addressof(spec), layout, result, output_shape, shared)
-
-
-def _as_expected(computed: Tensor, call: Description) -> Tensor:
-    if call.layout is call.result:
-        return computed
-    return _empty(computed, computed.shape, call.result).copy_(computed)
+    with torch.inference_mode(False):
+        output = torch.empty((*leading, *output_size), dtype=dtype, device="cpu", memory_format=layout)
+        output.untyped_storage().resize_(0)
+    shared = max(prod(shape), output.numel()) >= _WORTH_SHARING
+    return Description(spec, ctypes.addressof(spec), layout, result, output, shared)
 
 
 class _Threads:
@@ -149,6 +168,7 @@ _ERRORS: dict[int, tuple[type[Exception], str]] = {
     4: (ValueError, "was given an empty, negative or absurd size"),
     5: (ValueError, "was given windows that no pooling layer has"),
     6: (ValueError, "was given an output size that its windows do not make"),
+    7: (ValueError, "was given neither one beta nor one for each channel"),
 }
 
 
@@ -162,6 +182,6 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.poolswap_isa.restype = ctypes.c_char_p
-    library.poolswap_forward.argtypes = [pointer, ctypes.c_double, pointer, pointer, number]
-    library.poolswap_backward.argtypes = [pointer, ctypes.c_double, pointer, pointer, pointer, number]
+    library.poolswap_forward.argtypes = [pointer, pointer, pointer, pointer, number]
+    library.poolswap_backward.argtypes = [pointer, pointer, pointer, pointer, pointer, pointer, number]
     return library

@@ -67,6 +67,11 @@ def backward_beta(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Te
     return total.to(beta.dtype).reshape(beta.shape)
 
 
+def gradients(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """(`backward`, `backward_beta`)."""
+    return backward(grad, x, beta, windows), backward_beta(grad, x, beta, windows)
+
+
 def over_channels(beta: Tensor, trailing: int) -> Tensor:
     """A beta that can be multiplied with tensors of channels and so many dimensions behind them."""
     return beta if beta.dim() == 0 else beta.reshape(-1, *(1,) * trailing)

@@ -25,7 +25,7 @@ _library = torch.library.Library("poolswap", "DEF")
 _library.define(f"soft_pool(Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
 _library.define(f"soft_pool_fixed(Tensor x, float beta, {SCHEMA}) -> Tensor")
 _library.define(f"soft_pool_backward(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
-_library.define(f"soft_pool_backward_beta(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> Tensor")
+_library.define(f"soft_pool_gradients(Tensor grad, Tensor x, Tensor beta, {SCHEMA}) -> (Tensor, Tensor)")
 
 
 def soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
@@ -45,12 +45,11 @@ def eager_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     if beta.dim():
         check_beta(beta, x.shape, windows)
     recorded = torch.is_grad_enabled()
-    if type(beta) not in _PLAIN or (recorded and beta.requires_grad):
+    if type(beta) not in _PLAIN:
         return torch.ops.poolswap.soft_pool.default(x, beta, *windows)  # type: ignore[no-any-return]
-    if recorded and x.requires_grad:
+    if recorded and (x.requires_grad or beta.requires_grad):
         return SoftPoolFunction.apply(x, beta, windows)  # type: ignore[no-any-return]
-    forward, _ = implementation(x.device.type)
-    return forward(x, beta, windows)
+    return implementation(x).forward(x, beta, windows)
 
 
 def observed_soft_pool(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
@@ -89,31 +88,42 @@ def is_eager(x: Tensor) -> bool:
 
 
 class SoftPoolFunction(torch.autograd.Function):
-    """The operator with a gradient for x, without the dispatcher."""
+    """The operator with its gradients, without the dispatcher."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
-        forward, ctx.backward = implementation(x.device.type)
+        ctx.run = implementation(x)
         ctx.save_for_backward(x, beta)
         ctx.windows = windows
-        return forward(x, beta, windows)
+        return ctx.run.forward(x, beta, windows)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, beta = ctx.saved_tensors
+        learns = ctx.needs_input_grad[1]
         if not torch.is_grad_enabled() and is_eager(grad) and type(x) in _PLAIN:
             check_memory(x)
             check_memory(grad)  # the engine has seen to its shape, dtype and device
-            return ctx.backward(grad, x, beta, ctx.windows), None, None
-        return torch.ops.poolswap.soft_pool_backward.default(grad, x, beta, *ctx.windows), None, None
+            if learns:
+                return *ctx.run.gradients(grad, x, beta, ctx.windows), None
+            return ctx.run.backward(grad, x, beta, ctx.windows), None, None
+        return *_gradients_of(grad, x, beta, ctx.windows, learns), None
+
+
+def _gradients_of(
+    grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, learns: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients by the operators."""
+    if learns:
+        return torch.ops.poolswap.soft_pool_gradients.default(grad, x, beta, *windows)  # type: ignore[no-any-return]
+    return torch.ops.poolswap.soft_pool_backward.default(grad, x, beta, *windows), None
 
 
 @torch.library.impl(_library, "soft_pool", "CompositeExplicitAutograd")
 def _forward(x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     call = Windows(*map(tuple, windows))
     check_call(x, beta, call)
-    forward, _ = implementation(x.device.type)
-    return forward(x, beta, call)
+    return implementation(x).forward(x, beta, call)
 
 
 # For exporters: where beta is known, standard operators alone know best what to make of it.
@@ -124,15 +134,14 @@ _library.impl("soft_pool_fixed", soft_pool_decomposition, "CompositeImplicitAuto
 def _backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
     call = Windows(*map(tuple, windows))
     check_call(x, beta, call, grad)
-    _, backward = implementation(x.device.type)
-    return backward(grad, x, beta, call)
+    return implementation(x).backward(grad, x, beta, call)
 
 
-@torch.library.impl(_library, "soft_pool_backward_beta", "CompositeExplicitAutograd")
-def _backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
+@torch.library.impl(_library, "soft_pool_gradients", "CompositeExplicitAutograd")
+def _gradients(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> tuple[Tensor, Tensor]:
     call = Windows(*map(tuple, windows))
     check_call(x, beta, call, grad)
-    return reference.backward_beta(grad, x, beta, call)
+    return implementation(x).gradients(grad, x, beta, call)
 
 
 @torch.library.register_fake("poolswap::soft_pool", lib=_library)
@@ -147,10 +156,9 @@ def _fake_backward(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Te
     return empty_output(x, x.shape[x.dim() - Windows(*windows).dims :])
 
 
-@torch.library.register_fake("poolswap::soft_pool_backward_beta", lib=_library)
-def _fake_backward_beta(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> Tensor:
-    _check_all_meta(x, beta, grad)
-    return torch.empty_like(beta)
+@torch.library.register_fake("poolswap::soft_pool_gradients", lib=_library)
+def _fake_gradients(grad: Tensor, x: Tensor, beta: Tensor, *windows: Sizes) -> tuple[Tensor, Tensor]:
+    return _fake_backward(grad, x, beta, *windows), torch.empty_like(beta, memory_format=torch.contiguous_format)
 
 
 def _check_all_meta(x: Tensor, *others: Tensor) -> None:
@@ -167,11 +175,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, beta = ctx.saved_tensors
-    ops = torch.ops.poolswap
     with use_backend(ctx.backend):  # a GPU's gradients run in threads of their own
-        grad_x = ops.soft_pool_backward(grad, x, beta, *ctx.windows) if ctx.needs_input_grad[0] else None
-        grad_beta = ops.soft_pool_backward_beta(grad, x, beta, *ctx.windows) if ctx.needs_input_grad[1] else None
-    return grad_x, grad_beta, *(None for _ in ctx.windows)
+        gradients = _gradients_of(grad, x, beta, ctx.windows, ctx.needs_input_grad[1])
+    return *gradients, *(None for _ in ctx.windows)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -182,7 +188,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _second_order(formula: Any) -> Any:
     """Gradient of a backward operator: its reference formula, differentiated by autograd."""
 
-    def gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def gradient(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         with torch.enable_grad():
             inputs = [t.detach().requires_grad_() for t in ctx.saved_tensors]
             value = formula(*inputs, Windows(*ctx.windows))
@@ -212,8 +218,8 @@ torch.library.register_autograd(
     lib=_library,
 )
 torch.library.register_autograd(
-    "poolswap::soft_pool_backward_beta",
-    _second_order(reference.backward_beta),
+    "poolswap::soft_pool_gradients",
+    _second_order(reference.gradients),
     setup_context=_save_backward,
     lib=_library,
 )

@@ -35,8 +35,7 @@ class _SoftPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
         check_call(x, beta, windows)
-        forward, _ = implementation(x.device.type)
-        return forward(x, beta, windows)
+        return implementation(x).forward(x, beta, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -59,8 +58,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
         check_call(x, beta, windows, grad)
-        _, backward = implementation(x.device.type)
-        return backward(grad, x, beta, windows)
+        return implementation(x).backward(grad, x, beta, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

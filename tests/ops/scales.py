@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from poolswap.ops.reference import over_channels
 from poolswap.ops.windows import Windows
 
 
@@ -32,7 +33,7 @@ def largest_shares(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> T
     """
     found = elements(x.double(), windows)
     real = found != float("-inf")
-    logits = torch.where(real, found * beta.double(), float("-inf"))
+    logits = torch.where(real, found * over_channels(beta.double(), windows.dims).unsqueeze(-1), float("-inf"))
     logits = (logits - logits.amax(-1, keepdim=True)).clamp(min=-1000.0)
     weights = torch.where(real, logits.exp(), 0.0)
     weights = weights / weights.sum(-1, keepdim=True)

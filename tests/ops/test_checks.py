@@ -22,8 +22,8 @@ import torch
 from poolswap.functional import soft_pool2d
 from poolswap.ops import use_backend
 from poolswap.ops.windows import Windows
-op, backward, backward_beta = (
-    getattr(torch.ops.poolswap, "soft_pool" + name) for name in ("", "_backward", "_backward_beta")
+op, backward, gradients = (
+    getattr(torch.ops.poolswap, "soft_pool" + name) for name in ("", "_backward", "_gradients")
 )
 windows, one = Windows((3, 3), (2, 2), (1, 1), (1, 1), (64, 64)), torch.ones(())
 
@@ -65,11 +65,11 @@ STORAGE = {
         "x = sample(requires_grad=True)\ny = soft_pool2d(x, 3, 2, 1)\ncut(x, 0)\ny.sum().backward()"
     ),
     "a freed gradient": "backward(cut(grad(), 0), sample(), one, *windows)",
-    "a freed gradient for beta": "backward_beta(cut(grad(), 0), sample(), one, *windows)",
+    "a freed gradient for beta": "gradients(cut(grad(), 0), sample(), one, *windows)",
 }
 GRADIENT = {
     "of one element": "backward(grad(1), sample(), one, *windows)",
-    "of one element, for beta": "backward_beta(grad(1), sample(), one, *windows)",
+    "of one element, for beta": "gradients(grad(1), sample(), one, *windows)",
     "of another shape": "backward(grad(8, 64, 64, 63), sample(), one, *windows)",
     "of another dtype": "backward(grad(dtype=torch.half), sample(), one, *windows)",
     "on another device": "backward(grad(device='meta'), sample(), one, *windows)",

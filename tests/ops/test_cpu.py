@@ -262,12 +262,13 @@ def test_thread_count_changes_no_bit(case: Case, values: Callable[[Tensor], Tens
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             y = cpu.forward(x, torch.ones(()), case.windows)
-            results.append((y, cpu.backward(grad, x, torch.ones(()), case.windows)))
+            dx = cpu.backward(grad, x, torch.ones(()), case.windows)
+            results.append((y, dx, *cpu.gradients(grad, x, torch.ones(x.shape[-case.windows.dims - 1]), case.windows)))
     finally:
         torch.set_num_threads(before)
-    for y, dx in results[1:]:
-        assert torch.equal(y, results[0][0])
-        assert torch.equal(dx, results[0][1])
+    for other in results[1:]:
+        for got, expected in zip(other, results[0], strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
@@ -406,12 +407,12 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
     windows = UNSERVED[name]
     shape = (2, 4, *windows[-1])
     out = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
-    call = cpu._describe(dtype, x.shape, layout, Windows(*windows))
-    library, threads = cpu._library(), 1
+    call = cpu._describe(dtype, x.shape, layout, Windows(*windows), 1)
+    library, threads, one = cpu._library(), 1, cpu._doubles(torch.ones(()))
     pointers = [t.data_ptr() or x.data_ptr() for t in (x, out)]
     for status in (
-        library.poolswap_forward(call.address, 1.0, *pointers, threads),
-        library.poolswap_backward(call.address, 1.0, pointers[1], pointers[0], pointers[0], threads),
+        library.poolswap_forward(call.address, one, *pointers, threads),
+        library.poolswap_backward(call.address, one, pointers[1], pointers[0], pointers[0], None, threads),
     ):
         with pytest.raises(ValueError, match=r"windows|size"):
             cpu._check(status)
@@ -420,12 +421,15 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
 def test_the_kernel_refuses_pointers_threads_and_types_it_cannot_use():
     x = torch.zeros(1, 1, 4, 4)
     windows = Windows((2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
-    call = cpu._describe.__wrapped__(x.dtype, x.shape, torch.contiguous_format, windows)  # not the cached one
-    forward, at = cpu._library().poolswap_forward, x.data_ptr()
-    assert [forward(*given) for given in [(None, 1.0, at, at, 1), (call.address, 1.0, None, at, 1)]] == [3, 3]
-    assert forward(call.address, 1.0, at + 1, at, 1) == 3
-    assert [forward(call.address, 1.0, at, at, threads) for threads in (0, -1, 2**62)] == [4, 4, 4]
-    call.spec[0] = 9
-    assert forward(call.address, 1.0, at, at, 1) == 2
+    call = cpu._describe.__wrapped__(x.dtype, x.shape, torch.contiguous_format, windows, 1)  # not the cached one
+    forward, at, one = cpu._library().poolswap_forward, x.data_ptr(), cpu._doubles(torch.ones(()))
+    given = [(None, one, at, at, 1), (call.address, None, at, at, 1), (call.address, one, None, at, 1)]
+    assert [forward(*arguments) for arguments in given] == [3, 3, 3]
+    assert forward(call.address, one, at + 1, at, 1) == 3
+    assert [forward(call.address, one, at, at, threads) for threads in (0, -1, 2**62)] == [4, 4, 4]
+    call.spec[4] = 2
+    assert forward(call.address, one, at, at, 1) == 7
+    call.spec[4], call.spec[0] = 1, 9
+    assert forward(call.address, one, at, at, 1) == 2
     with pytest.raises(TypeError, match="dtype"):
         cpu._check(2)

@@ -56,7 +56,7 @@ def test_opcheck_accepts_schema_fake_and_autograd(channels_last: bool, learn_bet
     y = soft_pool(x.detach(), beta(), WINDOWS)
     arguments = (torch.randn_like(y), x.detach(), beta(), *WINDOWS)
     torch.library.opcheck(torch.ops.poolswap.soft_pool_backward, arguments)
-    torch.library.opcheck(torch.ops.poolswap.soft_pool_backward_beta, arguments)
+    torch.library.opcheck(torch.ops.poolswap.soft_pool_gradients, arguments)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

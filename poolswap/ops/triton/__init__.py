@@ -42,3 +42,8 @@ def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     from poolswap.ops.triton import launch
 
     return launch.backward(grad, x, beta, windows)
+
+
+def gradients(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """(`backward`, gradient with respect to beta by the reference)."""
+    return backward(grad, x, beta, windows), reference.backward_beta(grad, x, beta, windows)
