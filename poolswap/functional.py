@@ -50,8 +50,8 @@ def soft_pool2d(
     x is (N, C, H, W) or (C, H, W), float16, bfloat16, float32 or float64; the output has the shape that
     torch.nn.functional.max_pool2d gives with the same arguments, and x's dtype and memory format. Padding is excluded
     from every window. `beta` is a number, a tensor of one element, or one element a channel, (C,): 1 is the paper, 0 is
-    average pooling without padding, large is max pooling. A tensor may require a gradient. On the CPU one element and (C,)
-    are served alike, the gradient in the pass that gives x's; on a GPU the reference computes it, and all of (C,).
+    average pooling without padding, large is max pooling. A tensor may require a gradient. On the CPU both shapes are
+    served by the kernel, which gives the gradient together with x's; on a GPU the reference does that, and all of (C,).
 
     Raises ValueError for a geometry that torch refuses, an input of another rank or a beta of another shape, TypeError
     for an integer input.
