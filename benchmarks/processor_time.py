@@ -1,0 +1,101 @@
+"""Put SoftPool's share of max pooling's processor time into docs/benchmarks.md, for a machine that is never left alone.
+
+python benchmarks/processor_time.py [--rounds 5] [--page PAGE] [--csv FILE]
+
+One thread; of every contestant the fastest round counts, for whatever else runs only ever adds to processor time. Max
+pooling is timed on N(0, 1) alone: what lies in the tensors changes its time by little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from cpu_report import GOALS, PASSES, between_markers, markdown, put_between_markers
+from torch import Tensor
+from torch.nn import functional as F
+
+from poolswap.bench.environment import environment, threads
+from poolswap.bench.model import Layout
+from poolswap.bench.operator import STANDARD_CASES, Case
+from poolswap.bench.values import NORMAL, VALUES, available
+from poolswap.functional import soft_pool2d
+from poolswap.ops.layout import CHANNELS_LAST
+
+HERE = Path(__file__).parent
+
+
+def milliseconds(call: Callable[[], object], rounds: int) -> float:
+    """Processor time of the fastest round, after an untimed one."""
+    call()
+    fastest = float("inf")
+    for _ in range(rounds):
+        begin = time.process_time()
+        call()
+        fastest = min(fastest, time.process_time() - begin)
+    return fastest * 1e3
+
+
+def passes(pool: Callable[[Tensor], Tensor], x: Tensor, rounds: int) -> list[float]:
+    """Milliseconds of the forward, and of forward and backward."""
+    with torch.no_grad():
+        forward = milliseconds(lambda: pool(x), rounds)
+        grad = torch.randn_like(pool(x))
+    leaf = x.clone().requires_grad_()
+
+    def both() -> None:
+        pool(leaf).backward(grad)
+        leaf.grad = None
+
+    return [forward, milliseconds(both, rounds)]
+
+
+def measure(case: Case, layout: Layout, rounds: int) -> list[list[str]]:
+    """A line a pass."""
+    windows = case.kernel_size, case.stride, case.padding
+    soft: list[list[float]] = []
+    for values in available(case.dims):
+        torch.manual_seed(0)
+        x = VALUES[values](case.shape)
+        if layout == "channels_last":
+            x = x.contiguous(memory_format=CHANNELS_LAST[x.dim()])
+        soft.append(passes(lambda x: soft_pool2d(x, *windows), x, rounds))
+        if values == NORMAL:
+            largest = passes(lambda x: F.max_pool2d(x, *windows), x, rounds)
+    lines = []
+    for index, (name, goal) in enumerate(zip(PASSES, GOALS[str(case), layout], strict=True)):
+        times = [each[index] for each in soft]
+        worst, best = (pick(times) / largest[index] for pick in (max, min))
+        shown = f"{worst:.2f}" if round(worst, 2) <= goal else f"**{worst:.2f}**"
+        own = [f"{times[0]:.2f}", f"{largest[index]:.2f}", f"{best:.2f}", shown, f"{goal:.2f}"]
+        lines.append([str(case), layout, name, *own, f"{max(times) / min(times):.2f}"])
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    parser.add_argument("--csv", type=Path, default=HERE / "processor_time.csv")
+    options = parser.parse_args()
+    if not between_markers("processor").search(options.page.read_text()):
+        raise SystemExit(f"{options.page} has no <!-- processor --> .. <!-- /processor -->")
+    head = ["case", "layout", "pass", "ms", "max_pool2d ms", "best", "worst", "goal", "slowest / fastest"]
+    lines: list[list[str]] = []
+    with threads(1):
+        for case in STANDARD_CASES:
+            for layout in case.layouts:
+                lines += measure(case, layout, options.rounds)
+                print(*lines[-2:], sep="\n", flush=True)
+        about = f"{environment()}. Processor time, fastest of {options.rounds} rounds."
+    with options.csv.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *lines])
+    put_between_markers(options.page, "processor", f"{about}\n\n{markdown(head, lines)}")
+
+
+if __name__ == "__main__":
+    main()
