@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from poolswap.ablate.study import Adapt, Order, Running, Study, parse_counts
+from poolswap.adapt.content import content_digest
+from poolswap.adapt.data import Split, load_data
 from poolswap.errors import InputError
 from poolswap.load import load_model
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import sha256_of
+from poolswap.operators.builtin import OPERATORS
 from poolswap.operators.registry import parse_operator
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import PoolSite, find_pools
+from poolswap.versions import versions
 
 _TRAINED: tuple[Adapt, ...] = ("finetune", "scratch")
+_BESIDES = {"running", "trained", "costs", "probe"}
+_DECISIVE = ("poolswap", "torch", "torchvision", "timm")
+
+
+class Probe(BaseModel):
+    """Layers of the control of which each is replaced alone by `to`, after all, and judged as it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    to: str
+    paths: tuple[str, ...]
 
 
 class Trial(BaseModel):
-    """One model to adapt and to measure: everything that its numbers depend on, and nothing else.
+    """One model to adapt and to measure: everything that its numbers depend on, and how to run it.
 
-    `paths` are the layers that are replaced, none for the control. `files` are digests of the files that the model, the
-    weights and the operator come from. `running` is how to run it.
+    `content` are digests of the images that are looked at, by part; `paths` are the layers that are replaced, none for
+    the control; `files` are digests of the files that the model, the weights and the operator come from; `versions` are
+    those of the libraries. The key does not depend on how the trial is run, and on what is measured besides: `running`,
+    `trained` (the file of a network that was adapted already), `costs` (whether to measure time and memory, which are
+    the same for all trials of an architecture) and `probe` (see `poolswap.ablate.alone`).
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     model: str
     data: str
+    split: Literal["val", "test"]
+    content: dict[str, str]
+    transform: dict[str, Any]
     weights: str
     files: dict[str, str]
     num_classes: int | None
@@ -46,12 +68,16 @@ class Trial(BaseModel):
     batch_size: int
     recalibrate_batches: int | None
     recipe: dict[str, Any]
+    versions: dict[str, str]
     running: Running = Field(default_factory=Running)
+    trained: Path | None = None
+    costs: bool = True
+    probe: Probe | None = None
 
     @property
     def key(self) -> str:
-        """A short digest of the fields but `running`: the name of the trial's folder."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"running"}), sort_keys=True)
+        """A short digest of what the numbers depend on: the name of the trial's folder."""
+        text = json.dumps(self.model_dump(mode="json", exclude=_BESIDES), sort_keys=True)
         return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -107,7 +133,10 @@ class Grid(BaseModel):
 
 
 def grid_of(study: Study) -> Grid:
-    """`make_grid` with the sites of the study's model; no weights are read but a checkpoint's own."""
+    """`make_grid` with the sites of the study's model and its images; no weights are read but a checkpoint's own.
+
+    Raises InputError where two parts of the data are the same images.
+    """
     model, spec = load_model(
         study.model,
         num_classes=study.num_classes,
@@ -116,30 +145,60 @@ def grid_of(study: Study) -> Grid:
         model_args=study.model_args,
         trust_code=study.running.trust_code,
     )
-    return make_grid(study, find_pools(model, spec.input_size))
+    return make_grid(study, find_pools(model, spec.input_size), _contents(study))
 
 
-def make_grid(study: Study, sites: Sequence[PoolSite]) -> Grid:
-    """Every trial that the study asks for, the controls first.
+def parts_of(adapt: Adapt, split: str) -> tuple[Split, ...]:
+    """The parts of the data that an adaptation looks at, those that it is judged on last."""
+    looked_at = {"none": (), "recalibrate": ("train",)}.get(adapt, ("train", "val"))
+    return tuple(dict.fromkeys((*looked_at, split)))  # type: ignore[arg-type]
+
+
+def _contents(study: Study) -> dict[str, str]:
+    splits = dict.fromkeys(part for adapt in study.adapt for part in parts_of(adapt, study.split))
+    data = load_data(study.data, num_classes=study.num_classes, splits=list(splits), **study.running.place)
+    found: dict[str, str] = {part: content_digest(data.images(part)) for part in splits}
+    for one, other in combinations(found, 2):
+        if found[one] == found[other]:
+            raise InputError(
+                f"the {one} and {other} images of {study.data} are the same", "judge on images that nothing has seen"
+            )
+    return found
+
+
+def make_grid(study: Study, sites: Sequence[PoolSite], contents: Mapping[str, str] | None = None) -> Grid:
+    """Every trial that the study asks for, the controls first. `contents` are digests of the parts of the data.
 
     Raises NothingToReplaceError where the model has no such layer, InputError where the study does not fit it.
     """
     _check(study)
     everything = make_plan(sites, "all", op=study.op, exclude=study.exclude, include_global=study.include_global)
     places = {swap.site.path: swap.site for swap in everything.swaps}
-    base = _common(study)
-    files = {to: _files(study, to) for to in (None, *study.operators)}
-    cells, trials = [], {}
+    base, probe = _common(study), _probe(study, tuple(places))
+    digests = _Digests()
+    cells: list[Cell] = []
+    trials: dict[str, Trial] = {}
+    measured = set()
     for layers, order, to, paths in _rows(study, tuple(places)):
         for adapt in study.adapt:
-            # Nothing is random where nothing is adapted: one trial says it all.
-            for seed in study.seeds[:1] if adapt == "none" else study.seeds:
-                trial = Trial(**base, **_adaptation(study, adapt, seed), paths=paths, to=to, files=files[to])
-                trials[trial.key] = trial
+            # Nothing is random where nothing is adapted: one trial of a base says it all.
+            for seed in study.seeds[: len(study.weights)] if adapt == "none" else study.seeds:
+                fields = {**base, **_adaptation(study, adapt, seed), "paths": paths, "to": to}
+                fields["files"] = digests.of(study.model, fields["weights"], to)
+                fields["content"] = {part: (contents or {}).get(part, "") for part in parts_of(adapt, study.split)}
+                trial = Trial(**fields, costs=(to, paths) not in measured, probe=None if layers else probe)
+                measured.add((to, paths))
+                trials.setdefault(trial.key, trial)
                 cells.append(
                     Cell(layers=layers, order=order, to=to, adapt=adapt, seed=seed, paths=paths, key=trial.key)
                 )
     return Grid(layers=tuple(_layer(site) for site in places.values()), cells=tuple(cells), trials=trials)
+
+
+def _probe(study: Study, paths: tuple[str, ...]) -> Probe | None:
+    """Of the first operator that comes with poolswap: one of the user's own must not take the control down with it."""
+    own = next((to for to in study.operators if to.partition(":")[0] in OPERATORS), None)
+    return Probe(to=own, paths=paths) if own else None
 
 
 def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | None, str | None, tuple[str, ...]]]:
@@ -157,7 +216,7 @@ def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | N
 def _check(study: Study) -> None:
     for to in study.operators:
         parse_operator(to)
-    if study.weights == "random" and not study.model.endswith(".safetensors"):
+    if study.weights == ("random",) and not study.model.endswith(".safetensors"):
         pointless = [adapt for adapt in study.adapt if adapt != "scratch"]
         if pointless:
             raise InputError(
@@ -170,11 +229,14 @@ def _common(study: Study) -> dict[str, Any]:
     return {
         "model": study.model,
         "data": study.data,
+        "split": study.split,
+        "transform": study.transform,
         "num_classes": study.num_classes,
         "in_chans": study.in_chans,
         "input_size": study.input_size,
         "model_args": study.model_args,
         "batch_size": study.batch_size,
+        "versions": {name: found for name, found in versions().items() if name in _DECISIVE},
         "running": study.running,
     }
 
@@ -184,21 +246,28 @@ def _adaptation(study: Study, adapt: Adapt, seed: int) -> dict[str, Any]:
     return {
         "adapt": adapt,
         "seed": 0 if adapt == "none" else seed,
-        "weights": "random" if adapt == "scratch" else study.weights,
+        "weights": "random" if adapt == "scratch" else study.base(seed),
         "recalibrate_batches": study.recalibrate_batches if adapt == "recalibrate" else None,
         "recipe": study.recipe if adapt in _TRAINED else {},
     }
 
 
-def _files(study: Study, to: str | None) -> dict[str, str]:
-    """Digests of the local files that decide the numbers: a changed file makes a new trial."""
-    found = {}
-    for reference in filter(None, (study.model, study.weights, to)):
-        split = split_reference(reference)
-        path = split[0] if split else Path(reference)
-        if path.suffix and path.is_file():
-            found[reference] = sha256_of(path)
-    return found
+class _Digests:
+    """Digests of the local files that decide the numbers, each read once: a changed file makes a new trial."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, str] = {}
+
+    def of(self, *references: str | None) -> dict[str, str]:
+        named = {}
+        for reference in filter(None, references):
+            split = split_reference(reference)
+            path = split[0] if split else Path(reference)
+            if path.suffix and path.is_file():
+                if path not in self._found:
+                    self._found[path] = sha256_of(path)
+                named[reference] = self._found[path]
+        return named
 
 
 def _layer(site: PoolSite) -> Layer:

@@ -62,7 +62,7 @@ def local_engine(jobs: int = 1) -> Engine:
         for key in trials:
             waiting.put(key)
         ended: Queue[tuple[str, Outcome] | BaseException] = Queue()
-        workers = [_Worker(folder, _threads(jobs)) for _ in range(min(jobs, len(trials)))]
+        workers = [_Worker(folder, threads_of(jobs)) for _ in range(min(jobs, len(trials)))]
         threads = [threading.Thread(target=_serve, args=(worker, waiting, ended), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()
@@ -152,9 +152,14 @@ def _end(process: subprocess.Popen[str]) -> int:
     return code
 
 
-def _threads(jobs: int) -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cpus // jobs, 1)
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(jobs: int) -> int:
+    """Threads of each of so many processes: its part of the processors."""
+    return max(processors() // jobs, 1)
 
 
 def _death(code: int) -> str:

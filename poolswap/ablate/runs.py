@@ -7,6 +7,7 @@ RUN/trials/KEY/trial.json     what defines the trial
 RUN/trials/KEY/result.json    what was measured, or
 RUN/trials/KEY/failure.json   what went wrong
 RUN/trials/KEY/log.txt        what was printed meanwhile
+RUN/trials/KEY/weights.safetensors    the network, where it is to be kept
 RUN/trials/KEY/training/      checkpoints, while it trains
 """
 
@@ -35,6 +36,8 @@ try:
 except ImportError:  # Windows: nothing keeps two runs off one trial, which costs time and no result
     fcntl = None  # type: ignore[assignment]
 
+WEIGHTS = "weights.safetensors"
+
 _LARGEST = 64 * 2**20  # bytes of a document
 _Document = TypeVar("_Document", bound=BaseModel)
 _GROUPS = TypeAdapter(tuple[str, ...])
@@ -47,6 +50,20 @@ class SiteMove(BaseModel):
 
     path: str
     local: float | None
+
+
+class Alone(BaseModel):
+    """What replacing one layer of the adapted control costs, on the images that are judged on: a measured sensitivity.
+
+    `top1` is the change in percentage points, `loss` in nats.
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    path: str
+    to: str
+    top1: float
+    loss: float
 
 
 class Result(BaseModel):
@@ -69,6 +86,7 @@ class Result(BaseModel):
     parameters: int = Field(ge=0)
     drift: float | None
     sites: tuple[SiteMove, ...]
+    alone: tuple[Alone, ...] = ()
     seconds: float
     environment: dict[str, Any]
 

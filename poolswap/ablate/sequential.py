@@ -30,6 +30,8 @@ def begin(study: Study, until: str, most: int) -> Study:
         )
     if set(study.adapt) == {"none"}:
         raise InputError("until= adds seeds, and adapt='none' has none", "train something: adapt='finetune'")
+    if len(study.weights) > 1:
+        raise InputError("until= adds seeds, and each has a base of its own", "give one base, or no until=")
     return study.model_copy(update={"until": Until(width=width, first=first, most=most)})
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from poolswap.errors import InputError
 from poolswap.settings import Settings
@@ -24,7 +24,10 @@ _RANGE = re.compile(r"(\d{1,9}|all)(?:\.\.(\d{1,9}|all))?")
 
 
 class Running(BaseModel):
-    """How trials run: where readers keep their data, whether they may fetch it, and what may be used and trusted."""
+    """How trials run: where readers keep their data, whether they may fetch it, and what may be used and trusted.
+
+    `keep_weights` keeps each trial's network beside its result.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +37,12 @@ class Running(BaseModel):
     on_bad_image: Literal["fatal", "skip", "count"] = "fatal"
     device: str | None = None
     trust_code: bool = False
+    keep_weights: bool = False
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What `load_data` takes of it."""
+        return {"root": self.root, "download": self.download}
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -55,12 +64,16 @@ class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
     `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
-    alone. `seeds` may be given as a number N for 0 to N-1. `weights` is "random", "pretrained" or the path of a state
-    dict. `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one pass over the training
-    images. What the report makes of the trials, and their keys do not depend on: `group` says which images belong
-    together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter, `until` when to stop
-    adding seeds (`poolswap.ablate.sequential`). Neither do they depend on
-    `running`, which says where and how.
+    alone. `split` are the images that are judged on, `transform` arguments of the images' transforms
+    (`poolswap.adapt.load_data`). `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one
+    pass over the training images. What the report makes of the trials, and their keys do not depend on: `group` says
+    which images belong together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter,
+    `until` when to stop adding seeds (`poolswap.ablate.sequential`). Neither do they depend on `running`, which says
+    where and how.
+
+    `seeds` may be given as a number N for 0 to N-1. `weights` are "random", "pretrained" or the path of a state dict.
+    From one such base the seeds vary the order of the images and what augmentation and operators draw, and nothing
+    else. With a list, a base for each seed, they vary the base too, and what is not adapted is repeated as well.
     """
 
     noun: ClassVar[str] = "study"
@@ -68,7 +81,9 @@ class Study(Settings):
 
     model: str
     data: str
-    weights: str = "random"
+    split: Literal["val", "test"] = "val"
+    transform: dict[str, Any] = Field(default_factory=dict)
+    weights: tuple[str, ...] = Field(default=("random",), min_length=1, max_length=_MOST_SEEDS)
     num_classes: int | None = Field(default=None, ge=1)
     in_chans: int | None = Field(default=None, ge=1)
     input_size: tuple[int, ...] | None = None
@@ -89,7 +104,7 @@ class Study(Settings):
     until: Until | None = None
     running: Running = Field(default_factory=Running)
 
-    @field_validator("order", "operators", "adapt", "exclude", mode="before")
+    @field_validator("weights", "order", "operators", "adapt", "exclude", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -112,6 +127,18 @@ class Study(Settings):
     @classmethod
     def _counts_are_text(cls, value: Any) -> Any:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    @model_validator(mode="after")
+    def _a_base_for_each_seed(self) -> Self:
+        if len(self.weights) not in (1, len(self.seeds)):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.seeds)} seeds: give one, or one for each seed")
+        if len(self.weights) > 1 and {"random", "pretrained"} & {*self.weights}:
+            raise ValueError("several weights are files, one for each seed")
+        return self
+
+    def base(self, seed: int) -> str:
+        """The weights that this seed starts from."""
+        return self.weights[self.seeds.index(seed) % len(self.weights)]
 
     @staticmethod
     def check_code(fields: Mapping[str, Any], *, trust_code: bool) -> None:

@@ -11,28 +11,32 @@ from typing import Any
 import torch
 from torch import nn
 
+from poolswap.ablate.alone import replace_alone
 from poolswap.ablate.costs import compare_costs
-from poolswap.ablate.grid import Trial
+from poolswap.ablate.grid import Trial, parts_of
 from poolswap.ablate.record import Record
-from poolswap.ablate.runs import Result, SiteMove
+from poolswap.ablate.runs import WEIGHTS, Result, SiteMove
 from poolswap.ablate.study import Study
 from poolswap.adapt import (
     Answers,
     Data,
     EpochRow,
     Recipe,
+    content_digest,
     evaluate,
     finetune,
     image_groups,
     load_data,
-    loaders,
+    make_loader,
     recalibrate,
 )
+from poolswap.checkpoint import save_checkpoint
 from poolswap.environment import find_device
 from poolswap.errors import InputError
 from poolswap.inputs import floating_tensor
 from poolswap.load import is_checkpoint_path, load_model
 from poolswap.models.load import ModelSpec
+from poolswap.models.weights import load_into, read_state_dict
 from poolswap.ops.backend import current
 from poolswap.surgery.drift import measure_drift
 from poolswap.surgery.plan import Plan, make_plan
@@ -54,13 +58,21 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     plan = plan_of(trial, model, spec)
     drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
     stock = deepcopy(model)
-    swap_pools(model, plan)
-    _, images = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
-    costs = compare_costs(stock, model, next(iter(images))[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trial.seed)  # what an operator draws for its parameters does not depend on earlier trials
+        swap_pools(model, plan)
+    images = make_loader(data, trial.split, trial.batch_size, **trial.running.reading)
+    costs = compare_costs(stock, model, next(iter(images))[0]) if trial.costs else ()
     del stock
-    curve = _adapt(trial, model, data, plan, spec, folder)
+    curve: tuple[EpochRow, ...] = ()
+    if trial.trained is not None:
+        load_into(model, read_state_dict(trial.trained), str(trial.trained))
+    else:
+        curve = _adapt(trial, model, data, plan, spec, folder)
     answers: list[Answers] = []
     measured = evaluate(model, images, shift=_SHIFT, answers=answers.append)
+    if trial.running.keep_weights:
+        _keep(trial, model, plan, spec, folder)
     return Result(
         top1=measured.top1,
         top5=measured.top5,
@@ -73,15 +85,20 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
         parameters=sum(p.numel() for p in model.parameters()),
         drift=drift.output if drift else None,
         sites=tuple(SiteMove(path=site.path, local=site.local) for site in drift.sites) if drift else (),
+        alone=replace_alone(model, trial.probe, spec, images, measured) if trial.probe else (),
         seconds=time.perf_counter() - start,
         environment=environment(device),
     )
 
 
 def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, ModelSpec]:
-    """(data, model before the swap, its spec). The classifier is as wide as the data has classes, unless told."""
+    """(data, model before the swap, its spec). The classifier is as wide as the data has classes, unless told.
+
+    Raises InputError where the images are no longer those of the trial.
+    """
     own, running = is_checkpoint_path(trial.model), trial.running
-    place: dict[str, Any] = {"root": running.root, "download": running.download}
+    splits = parts_of(trial.adapt, trial.split)
+    place: dict[str, Any] = {**running.place, "splits": splits, "num_classes": trial.num_classes}
     model, spec = load_model(
         trial.model,
         weights=trial.weights,
@@ -93,7 +110,13 @@ def load(trial: Trial, device: torch.device | str) -> tuple[Data, nn.Module, Mod
         device=device,
         trust_code=running.trust_code,
     )
-    return load_data(trial.data, input_size=spec.input_size, model=model, **place), model, spec
+    data = load_data(trial.data, input_size=spec.input_size, model=model, transform=trial.transform, **place)
+    for part, digest in trial.content.items():
+        if digest and content_digest(data.images(part)) != digest:  # type: ignore[arg-type]
+            raise InputError(
+                f"the {part} images of {trial.data} have changed since the study began", "run poolswap ablate again"
+            )
+    return data, model, spec
 
 
 def groups_of(study: Study) -> tuple[str, ...] | None:
@@ -103,8 +126,8 @@ def groups_of(study: Study) -> tuple[str, ...] | None:
 
 def evaluated(study: Study) -> Any:
     """The data set that trials evaluate. Raises InputError."""
-    where: dict[str, Any] = {"root": study.running.root, "download": study.running.download}
-    return load_data(study.data, num_classes=study.num_classes, **where).val
+    data = load_data(study.data, num_classes=study.num_classes, splits=[study.split], **study.running.place)
+    return data.images(study.split)
 
 
 def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
@@ -144,11 +167,18 @@ def _adapt(
 ) -> tuple[EpochRow, ...]:
     """Adapt the model in its place; the epochs, where it is trained."""
     if trial.adapt == "recalibrate":
-        train, _ = loaders(data, trial.batch_size, seed=trial.seed, **trial.running.reading)
-        recalibrate(model, train, batches=trial.recalibrate_batches)
+        plain = make_loader(data, "plain", trial.batch_size, seed=trial.seed, **trial.running.reading)
+        recalibrate(model, plain, batches=trial.recalibrate_batches)
     elif trial.adapt in ("finetune", "scratch"):
         like = floating_tensor(model)
         place = str(like.device) if like is not None else None
         recipe, state = recipe_of(trial), folder / "training"
         return finetune(model, data, recipe, state, spec=spec, plan=plan, device=place).rows
     return ()
+
+
+def _keep(trial: Trial, model: nn.Module, plan: Plan, spec: ModelSpec, folder: Path) -> None:
+    said = {"adapt": trial.adapt, "seed": trial.seed, "data": trial.data, **trial.recipe}
+    trained = trial.adapt in ("finetune", "scratch")
+    kept = spec.trained(trial.data) if trained else spec
+    save_checkpoint(model, folder / WEIGHTS, spec=kept, plan=plan, recipe=said, force=True)

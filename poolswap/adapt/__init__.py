@@ -1,7 +1,8 @@
 """Recovering accuracy after a swap: evaluate, recalibrate, anneal, finetune."""
 
+from poolswap.adapt.beside import Recalibration, recalibrate_beside_stock
 from poolswap.adapt.content import content_digest
-from poolswap.adapt.data import Data, Split, load_data
+from poolswap.adapt.data import Data, load_data
 from poolswap.adapt.engine import check_folder
 from poolswap.adapt.evaluate import Answers, Evaluation, evaluate
 from poolswap.adapt.finetune import FinetuneResult, finetune, from_scratch
@@ -19,10 +20,10 @@ __all__ = [
     "Evaluation",
     "FinetuneResult",
     "Loader",
+    "Recalibration",
     "Recipe",
     "Recovered",
     "Recovery",
-    "Split",
     "check_folder",
     "check_recipe",
     "content_digest",
@@ -34,5 +35,6 @@ __all__ = [
     "loaders",
     "make_loader",
     "recalibrate",
+    "recalibrate_beside_stock",
     "recover",
 ]

@@ -30,6 +30,7 @@ _FOLDERS: dict[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 _TIMM = {"train": "train", "val": "validation", "test": "test"}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")  # timm: the first 3
 _LAYOUT = "put the images in train/CLASS/ and val/CLASS/"
 _OWN = ("input_size", "is_training", "mean", "std", "use_prefetcher", "separate", "normalize")  # not the user's to set
 
@@ -127,7 +128,8 @@ def _dataset(
         place, arguments = str(root) if root else None, {**own, "is_training": split == "train", "download": download}
     else:
         folder = _folder(Path(name), split)
-        name, place, arguments = "", str(folder), {"search_split": False, "input_img_mode": mode}
+        how = {"search_split": False, "input_img_mode": mode, "input_key": ";".join(_SUFFIXES)}
+        name, place, arguments = "", str(folder), how
     try:
         return create_dataset(name, place, split=named, **arguments)
     except ImportError as error:
@@ -136,7 +138,7 @@ def _dataset(
     except (Exception, SystemExit) as error:
         what = name or place
         if "Found 0 images" in str(error):
-            raise InputError(f"there is no image in {what}", _LAYOUT) from None
+            raise InputError(f"there is no image in {what}", f"{_LAYOUT}, as {' '.join(_SUFFIXES)}") from None
         raise InputError(f"{what}, split {named!r}, cannot be read: {first_line(error)}", "check the name") from error
 
 

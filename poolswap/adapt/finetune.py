@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from poolswap.adapt.anneal import Annealing
 from poolswap.adapt.betas import LayerBeta, beta_penalty, layer_betas, mean_beta
 from poolswap.adapt.data import Data, is_iterable
+from poolswap.adapt.draws import own_draws
 from poolswap.adapt.engine import BEST, LAST, alone, is_sharded, make_accelerator, prepare_folder, save_weights
 from poolswap.adapt.evaluate import check_classifier, evaluate
 from poolswap.adapt.loaders import SEED_STRIDE, loaders
@@ -123,7 +124,7 @@ def finetune(
             schedule(progress.updates)
             images, targets = mix(images.to(accelerator.device), targets.to(accelerator.device))
             with accelerator.accumulate(wrapped):
-                with accelerator.autocast():
+                with accelerator.autocast(), own_draws(model, plan.paths):
                     logits = wrapped(images)
                     check_classifier(logits, data.num_classes)
                     loss = loss_of(logits, targets)

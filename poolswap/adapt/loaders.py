@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from poolswap.adapt.data import Data, Part, is_iterable
+from poolswap.adapt.decode import decode
 from poolswap.errors import InputError, first_line
 
 OnBadImage = Literal["fatal", "skip", "count"]
@@ -209,8 +210,9 @@ class _Readable(Dataset[Any]):
             raise OSError("it is a pipe or a device")  # which may have no end
         # ImageDataset's own way puts another image in the place of one that it cannot read.
         file, target, *_ = dataset.reader[index]
-        with file, Image.open(file) as image:
-            return dataset.transform(image.convert(dataset.input_img_mode)), target
+        with file:
+            image = decode(file, dataset.input_img_mode)
+        return dataset.transform(image), target
 
     def _name(self, index: int) -> str:
         if not isinstance(self.dataset, ImageDataset):

@@ -23,6 +23,10 @@ def recalibrate(
 ) -> int:
     """Replace the running statistics by averages over the loader's batches; returns how many layers were changed.
 
+    The images are best those of `make_loader(data, "plain")`: training images as they are evaluated. It helps a stock
+    model too, so what it says of a swap is the difference to the stock model recalibrated alike; and it may raise the
+    calibration error, for the weights were not trained with these statistics.
+
     Every batch weighs the same (momentum=None in torch's words). Only the normalisations run in train mode: dropout
     draws nothing, and no weight changes. The labels are not looked at. Layers that keep no statistics are left alone; a
     model without BatchNorm is left as it was, and the answer is 0. Raises InputError where the loader is empty.

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from poolswap.adapt.beside import recalibrate_beside_stock
 from poolswap.adapt.data import Data
 from poolswap.adapt.evaluate import Evaluation, evaluate
 from poolswap.adapt.finetune import FinetuneResult, finetune
-from poolswap.adapt.loaders import loaders
+from poolswap.adapt.loaders import make_loader
 from poolswap.adapt.parts import make_optimizer, make_schedule
-from poolswap.adapt.recalibrate import recalibrate
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import EpochRow
 from poolswap.errors import InputError, MissingExtraError
@@ -42,12 +42,16 @@ class Recovery:
 
 
 class Recovered(BaseModel):
-    """Accuracy after the swap, after recalibration, and the training; None for a step that was left out."""
+    """Accuracy after the swap, after recalibration, and the training; None for a step that was left out.
+
+    `stock` is the model with its own pools, recalibrated alike: recalibration may help that one too.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     swapped: Evaluation
     recalibrated: Evaluation | None = None
+    stock: Evaluation | None = None
     layers: int = 0
     training: FinetuneResult | None = None
     recipe: dict[str, Any]
@@ -61,19 +65,29 @@ def recover(
     Raises InputError for data or a recipe that does not fit, and where there is no BatchNorm to recalibrate.
     """
     data, recipe = recovery.data, recovery.recipe
-    images, val = loaders(data, recipe.batch_size, recipe.workers, recipe.seed, recipe.on_bad_image)
-
-    def judge(done: str) -> Evaluation:
-        found = evaluate(model, val, shift=None, device=recovery.device)
-        recovery.on_evaluation(done, found)
-        return found
-
-    swapped, recalibrated, layers, training = judge("after the swap"), None, 0, None
+    reading: dict[str, Any] = {"workers": recipe.workers, "on_bad_image": recipe.on_bad_image}
+    recalibrated, stock, layers, training = None, None, 0, None
     if recovery.recalibrate:
-        layers = recalibrate(model, images)
-        if not layers:
+        new = recalibrate_beside_stock(
+            model,
+            data,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            shift=None,
+            device=recovery.device,
+            **reading,
+        )
+        if not new.layers:
             raise InputError(f"{spec.reference} has no BatchNorm to recalibrate", "leave out recalibrate=True")
-        recalibrated = judge(f"after recalibrating {layers} BatchNorm layers")
+        swapped, recalibrated, stock, layers = new.before, new.after, new.stock_after, new.layers
+        recovery.on_evaluation("after the swap", swapped)
+        recovery.on_evaluation(f"after recalibrating {layers} BatchNorm layers", recalibrated)
+        if stock is not None:
+            recovery.on_evaluation("of the stock model, recalibrated alike", stock)
+    else:
+        val = make_loader(data, "val", recipe.batch_size, **reading)
+        swapped = evaluate(model, val, shift=None, device=recovery.device)
+        recovery.on_evaluation("after the swap", swapped)
     if recovery.train:
         training = finetune(
             model,
@@ -91,7 +105,9 @@ def recover(
     model.cpu().eval()
     top1 = training.rows[-1].top1 if training else (recalibrated or swapped).top1
     said = {**recipe.model_dump(mode="json"), "data": data.name, "recalibrated": recovery.recalibrate, "top1": top1}
-    return Recovered(swapped=swapped, recalibrated=recalibrated, layers=layers, training=training, recipe=said)
+    return Recovered(
+        swapped=swapped, recalibrated=recalibrated, stock=stock, layers=layers, training=training, recipe=said
+    )
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -100,6 +100,19 @@ def ablate(
             rich_help_panel="Data",
         ),
     ] = None,
+    base: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Stock weights, once for each seed.", rich_help_panel="Model"),
+    ] = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIANT", help="Judge one variant of the run in DIR on test images: 'to=soft, layers=3'."
+        ),
+    ] = None,
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Keep each trial's network.", rich_help_panel="Output")
+    ] = False,
     folder: Annotated[
         Path,
         typer.Option(
@@ -115,6 +128,7 @@ def ablate(
     ] = False,
 ) -> None:
     """Ask how many layers, which operator, which adaptation."""
+    from poolswap.ablate.confirm import confirmation
     from poolswap.ablate.estimate import estimate_seconds
     from poolswap.ablate.grid import grid_of
     from poolswap.ablate.power import needs, say
@@ -132,13 +146,14 @@ def ablate(
 
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
-    fields = Study.fields(study)
-    for name in ("recipe", "model_args", "running"):
+    fields = Study.fields(folder / "study.yaml" if confirm and study is None else study)
+    for name in ("recipe", "transform", "model_args", "running"):
         if not isinstance(fields.get(name, {}), dict):
             raise InputError(f"the study's {name} is no list of fields", f"write for example {name}: {{key: value}}")
     typed = {"model": model, "operators": operators}
     Study.check_code({k: v for k, v in fields.items() if not typed.get(k)}, trust_code=weights.trust_code)
-    place = asdict(source)
+    place = asdict(source) | {"keep_weights": keep_weights}
+    del place["transform"]
     given = {
         "model": model,
         "data": data,
@@ -146,11 +161,11 @@ def ablate(
         "order": _parts(order),
         "operators": split_operators(operators) if operators else None,
         "adapt": ["scratch"] if from_scratch else _parts(adapt),
-        "seeds": seeds,
+        "seeds": seeds or (len(base) if base else None),
         "batch_size": batch_size,
         "group": group,
         "margin": margin,
-        "weights": weights.weights if weights.pretrained or weights.checkpoint else None,
+        "weights": list(map(str, base or [])) or (weights.weights if weights.is_given else None),
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
         "input_size": weights.size,
@@ -159,6 +174,7 @@ def ablate(
             **Recipe.fields(recipe),
             **parse_model_args(setting or [], "setting"),
         },
+        "transform": {**fields.get("transform", {}), **source.transforms},
         "model_args": {**fields.get("model_args", {}), **weights.arguments},
         "running": {
             **fields.get("running", {}),
@@ -173,6 +189,9 @@ def ablate(
         raise InputError("--until looks at all results, and a shard has its own", "run it without --shard")
     asked = begin(asked, until, most_seeds) if until else asked
     runs = RunFolder(folder)
+    final = None
+    if confirm:
+        runs, asked, final = confirmation(runs, asked, confirm)
     if detect:
         found, images = needs(asked, runs, detect)
         output.document({"needs": found})
@@ -185,10 +204,10 @@ def ablate(
     outcomes: dict[str, Outcome] = {}
     following: Study | None = asked
     while following is not None:
-        asked, grid = following, grid_of(following)
+        asked, grid = following, final or grid_of(following)
         mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
         pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
-        seconds = estimate_seconds(pending.values()) / execution.jobs
+        seconds = estimate_seconds(pending.values(), jobs=execution.jobs)
         output.note(
             f"{len(grid.trials)} trials over {len(grid.layers)} layers, {len(pending)} to run here: "
             f"about {duration(seconds)} with {execution.jobs} at a time"
@@ -215,8 +234,8 @@ def ablate(
         following = continued(asked, widths)
         if widths:
             output.note(f"{len(asked.seeds)} seeds: the widest interval is {max(widths):.2f} points")
-    output.document({"run": folder, "outcomes": outcomes})
-    output.hint(f"poolswap report {shlex.quote(str(folder))}")
+    output.document({"run": runs.path, "outcomes": outcomes})
+    output.hint(f"poolswap report {shlex.quote(str(runs.path))}")
     if failed:
         reason = runs.failure(failed[0])
         raise CheckError(

@@ -12,7 +12,8 @@ import typer
 if TYPE_CHECKING:
     from torch import nn
 
-    from poolswap.adapt import Data, Split
+    from poolswap.adapt import Data
+    from poolswap.adapt.data import Split
     from poolswap.inputs import Example
     from poolswap.models.load import ModelSpec
     from poolswap.surgery.plan import Plan
@@ -93,6 +94,11 @@ class Model(Architecture):
         Path | None,
         typer.Option("--checkpoint", metavar="FILE", help="Weights of a state dict: .safetensors, .pt, ..."),
     ] = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether weights were asked for."""
+        return self.pretrained or self.checkpoint is not None
 
     @property
     def weights(self) -> str:

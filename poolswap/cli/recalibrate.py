@@ -42,7 +42,7 @@ def recalibrate(
     force: ForceOption = False,
 ) -> None:
     """Estimate BatchNorm's statistics again, without labels."""
-    from poolswap.adapt import evaluate, loaders, recalibrate
+    from poolswap.adapt import recalibrate_beside_stock
     from poolswap.checkpoint import save_checkpoint
     from poolswap.errors import InputError
     from poolswap.files import check_writable
@@ -54,22 +54,35 @@ def recalibrate(
     check_writable(target, force=force)
     place, seed = source.place, seed or 0
     net, spec, plan, images = source.load(Architecture(trust_code=trust_code), str(checkpoint), data)
-    train, val = loaders(images, batch_size, seed=seed, **source.reading)
-    with output.progress("evaluating", len(val)) as advance:
-        before = evaluate(net, val, device=place, advance=advance)
-    with output.progress("recalibrating", min(batches or len(train), len(train))) as advance:
-        layers = recalibrate(net, train, batches=batches, advance=advance)
-    if not layers:
+    steps = min(batches or len(images.train), len(images.train) // batch_size)
+    passes = 2 if plan.swaps else 1  # the stock twin is measured too
+    with output.progress("measuring", passes * (2 * -(-len(images.val) // batch_size) + steps)) as advance:
+        found = recalibrate_beside_stock(
+            net,
+            images,
+            batches=batches,
+            batch_size=batch_size,
+            seed=seed,
+            device=place,
+            advance=advance,
+            **source.reading,
+        )
+    if not found.layers:
         raise InputError(
             f"{spec.reference} has no BatchNorm to recalibrate", following("finetune", checkpoint, "--data", data)
         )
-    with output.progress("evaluating", len(val)) as advance:
-        after = evaluate(net, val, device=place, advance=advance)
     how = {"batches": batches, "batch_size": batch_size, "seed": seed}
-    recipe = {"recalibrated": {"data": images.name, **how}, "data": images.name, "top1": after.top1}
+    recipe = {"recalibrated": {"data": images.name, **how}, "data": images.name, "top1": found.after.top1}
     save_checkpoint(net.cpu(), target, spec=spec, plan=plan, recipe=recipe, force=force)
-    output.document({"checkpoint": target, "layers": layers, "before": before, "after": after})
-    rows = [["before", *evaluation_row(before)], ["after", *evaluation_row(after)]]
-    output.table(f"{layers} BatchNorm layers recalibrated on {images.name}", ["", *EVALUATION_COLUMNS], rows)
+    output.document({"checkpoint": target, **found.model_dump()})
+    named = {
+        "before": found.before,
+        "after": found.after,
+        "stock pools, before": found.stock_before,
+        "stock pools, after": found.stock_after,
+    }
+    rows = [[name, *evaluation_row(one)] for name, one in named.items() if one is not None]
+    title = f"{found.layers} BatchNorm layers recalibrated on {images.name}"
+    output.table(title, ["", *EVALUATION_COLUMNS], rows)
     output.note(f"saved {target}")
     output.hint(following("finetune", target, "--data", data))

@@ -1,5 +1,6 @@
 """evaluate's numbers are the ones computed by hand; recalibrate's statistics are the data's."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from adapt.small import digits, net
 from torch import nn
 
-from poolswap.adapt import evaluate, loaders, recalibrate
+from poolswap import restore
+from poolswap.adapt import Data, evaluate, loaders, make_loader, recalibrate, recalibrate_beside_stock
 from poolswap.adapt.evaluate import translate
 from poolswap.errors import CheckError, InputError
 
@@ -131,3 +133,32 @@ def test_recalibrate_limits_its_batches_and_needs_no_labels():
     seen = []
     assert recalibrate(model, train, batches=2, advance=seen.append) > 0
     assert seen == [1, 1]
+
+
+def test_recalibration_is_shown_beside_the_stock_models_and_looks_at_plain_images(tmp_path):
+    """Statistics of augmented images are not those that evaluation meets; and the stock model gains by new ones too."""
+    model, _, _ = net()
+    whole = digits(96, 40)
+
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 96
+
+        def __getitem__(self, index):
+            pytest.fail("an augmented image")
+
+    data = Data(Noisy(), whole.val, 10, "digits", plain=whole.train)
+    expected = copy.deepcopy(model)
+    recalibrate(expected, make_loader(data, "plain", 32, seed=3))
+    stock = copy.deepcopy(model)
+    restore(stock)
+    recalibrate(stock, make_loader(data, "plain", 32, seed=3))
+    found = recalibrate_beside_stock(model, data, batch_size=32, seed=3)
+    val = make_loader(data, "val", 32)
+    assert found.after.loss == evaluate(expected, val).loss == evaluate(model, val).loss
+    assert found.stock_after.loss == evaluate(stock, val).loss
+    assert len({found.before.loss, found.after.loss, found.stock_before.loss, found.stock_after.loss}) == 4
+    alone = recalibrate_beside_stock(net(swap=False)[0], data, batch_size=32)
+    assert alone.stock_before is None
+    plain = torch.utils.data.TensorDataset(torch.zeros(4, 1, 2, 2), TARGETS)
+    assert recalibrate_beside_stock(Table(), Data(plain, plain, 3, "x"), batch_size=2).layers == 0

@@ -180,6 +180,8 @@ def test_the_commands_go_the_whole_way(tmp_path, monkeypatch, capsys):
     assert code == 0
     found = json.loads(said.out)
     assert found["before"]["top1"] < found["after"]["top1"]
+    assert found["stock_before"]["top1"] > found["before"]["top1"]
+    assert found["stock_after"] is not None
     arguments = ["--output", "ft", "--epochs", "1", "--anneal", "0.5", "--set", "smoothing=0.1", "--json", "-q"]
     code, said = run("finetune", found["checkpoint"], *data, *arguments)
     assert code == 0

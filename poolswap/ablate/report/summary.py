@@ -305,10 +305,26 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) and known else None
 
 
+def _probed(grid: Grid, results: Mapping[str, Result]) -> list[Strip]:
+    """The mean over the seeds' controls of what each layer's replacement alone changed, by operator and adaptation."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for cell in grid.cells:
+        for one in results[cell.key].alone if cell.layers == 0 and cell.key in results else ():
+            found.setdefault((one.to, cell.adapt), {}).setdefault(one.path, []).append(one.top1)
+    return [
+        Strip(
+            title=f"top-1 change of the control ({adapt}), each layer alone replaced and nothing adapted after: {to}",
+            kind="delta",
+            values=tuple(_mean(changes.get(layer.path, [])) for layer in grid.layers),
+        )
+        for (to, adapt), changes in found.items()
+    ]
+
+
 def _strips(grid: Grid, rows: Sequence[Row], results: Mapping[str, Result]) -> list[Strip]:
-    """Accuracy of each layer replaced alone, where the study asked for it; else each layer's own drift."""
+    """Accuracy of each layer replaced alone: as the study asked, else in the control; and without, its drift."""
     alone = [row for row in rows if row.order == "single"]
-    strips = []
+    strips = _probed(grid, results) if not alone else []
     for to, adapt in dict.fromkeys((row.to, row.adapt) for row in alone):
         values = {
             row.paths[0]: getattr(row.top1_compared, "delta", None)
@@ -331,7 +347,7 @@ def _strips(grid: Grid, rows: Sequence[Row], results: Mapping[str, Result]) -> l
             for site in results[cell.key].sites:
                 moved.setdefault(site.path, site.local)
         if moved:
-            title = f"relative change of each layer's output before adaptation: {to}"
+            title = f"drift, not accuracy: how far each layer's output moves on noise, before adaptation: {to}"
             strips.append(
                 Strip(title=title, kind="drift", values=tuple(moved.get(layer.path) for layer in grid.layers))
             )

@@ -1,0 +1,70 @@
+"""Three small networks for 64x64 photographs, with the pools of the families that they are of.
+
+poolswap ablate --study benchmarks/photographs-vgg.yaml -o vgg --trust-code
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def vgg(num_classes: int = 17) -> nn.Module:
+    """Four convolutions, each followed by a max pool that halves the map."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in (8, 16, 32, 48):
+        layers += [*_convolution(before, width), nn.MaxPool2d(2)]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
+
+
+def resnet(num_classes: int = 17) -> nn.Module:
+    """A stem with a max pool, three blocks; the shortcuts of the two that halve the map are average pools."""
+    stem = [*_convolution(3, 16, stride=2), nn.MaxPool2d(3, 2, 1)]
+    blocks = [Residual(16, 16), Residual(16, 32, stride=2), Residual(32, 64, stride=2)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def densenet(num_classes: int = 17) -> nn.Module:
+    """A stem with a max pool, three dense blocks of three layers, two transitions that halve the map by an average."""
+    layers: list[nn.Module] = [*_convolution(3, 16, stride=2), nn.MaxPool2d(3, 2, 1)]
+    width = 16
+    for n in range(3):
+        if n:
+            layers += [*_convolution(width, width // 2, kernel_size=1), nn.AvgPool2d(2)]
+            width //= 2
+        for _ in range(3):
+            layers.append(Dense(width, 12))
+            width += 12
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, before: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(before, width, stride=stride), *_convolution(width, width)[:2])
+        pool = [nn.AvgPool2d(stride)] if stride > 1 else []
+        change = _convolution(before, width, kernel_size=1)[:2] if before != width else []
+        self.shortcut = nn.Sequential(*pool, *change)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.body(x) + self.shortcut(x)).relu()
+
+
+class Dense(nn.Module):
+    """A convolution whose maps join those that it was given."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*_convolution(before, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.body(x)], 1)
+
+
+def _convolution(before: int, width: int, *, kernel_size: int = 3, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, width, kernel_size, stride, kernel_size // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
