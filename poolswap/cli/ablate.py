@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from poolswap.cli.following import resumable
 from poolswap.cli.options import Model, OperatorsOption, Source
 from poolswap.cli.output import Output
 
@@ -226,7 +227,7 @@ def ablate(
             return
         runs.open(asked, grid, groups)
         progress = StudyProgress(runs, grid, pending, execution.jobs, seconds)
-        with _shown(output, progress) as seen:
+        with resumable("the same line goes on where it stopped"), _shown(output, progress) as seen:
             outcomes |= run_trials(runs, pending, execution.start(), fail_fast=execution.fail_fast, seen=seen)
         output.note(progress.line())
         failed = [key for key, outcome in outcomes.items() if outcome == "failed"]

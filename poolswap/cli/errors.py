@@ -49,7 +49,7 @@ def describe(error: BaseException) -> tuple[str, str | None, ExitCode]:
     if isinstance(error, UsageError):
         return *_usage(error), ExitCode.USAGE
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return "interrupted", None, ExitCode.INTERRUPTED
+        return "interrupted", str(error) or None, ExitCode.INTERRUPTED
     if isinstance(error, OSError):
         return first_line(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
     if _is_backend_error(error):

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from poolswap.cli.following import following
+from poolswap.cli.following import following, resumable
 from poolswap.cli.options import DataOption, ForceOption, Model, ModelArgument, SeedOption, Source
 from poolswap.cli.output import Output
 from poolswap.cli.training import beta_row, epoch_lines, recipe_of
@@ -105,7 +105,9 @@ def finetune(
     net, spec, plan, images = source.load(weights, model, data, fit_classes=True, seed=settings.seed)
     if from_scratch:
         net, spec = renew(spec, plan, seed=settings.seed)
-    with output.progress("training", settings.epochs * (len(images.train) // settings.batch_size)) as advance:
+    updates = settings.epochs * (len(images.train) // settings.batch_size)
+    again = "the same line with --resume goes on after the last epoch"
+    with resumable(again), output.progress("training", updates) as advance:
         result = finetune(
             net,
             images,

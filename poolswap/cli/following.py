@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """For the length of a with block, Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(hint) from None
 
 
 def following(command: str, checkpoint: Path | str, *options: str) -> str:

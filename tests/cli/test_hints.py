@@ -102,3 +102,25 @@ def test_a_typo_gets_one_line_and_the_right_word(typed, message, hint, capsys):
     assert message in error
     assert (hint or "") in rest[0]
     assert len(rest) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "work", "hint"),
+    [
+        (["finetune", "test_resnet", "--data", "digits"], "poolswap.adapt.finetune", "--resume"),
+        (
+            ["ablate", "test_resnet", "--data", "digits", "--from-scratch"],
+            "poolswap.ablate.run.run_trials",
+            "the same line goes on",
+        ),
+    ],
+)
+def test_ctrl_c_in_long_work_says_how_to_go_on(command, work, hint, monkeypatch, capsys):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, interrupted)
+    assert main([*command, "--input-size", "3,32,32", "-q"]) == 130
+    error, said = capsys.readouterr().err.splitlines()
+    assert error == "error: interrupted"
+    assert hint in said
