@@ -43,10 +43,10 @@ class KeptTensor(BaseModel):
     @classmethod
     def of(cls, x: Tensor) -> KeptTensor:
         """Of any tensor of real numbers."""
-        x, dtype, shape = x.detach(), str(x.dtype).removeprefix("torch."), tuple(x.shape)
+        dtype, shape = str(x.dtype).removeprefix("torch."), tuple(x.shape)
         if x.is_floating_point() and x.numel() > _SMALL and bool(x.isfinite().all()):
             return cls(dtype=dtype, shape=shape, mean=float(x.double().mean()), std=float(x.double().std()))
-        raw = x.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        raw = x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         return cls(dtype=dtype, shape=shape, data=b64encode(zlib.compress(raw)).decode())
 
     def make(self) -> Tensor:
@@ -61,9 +61,7 @@ class KeptTensor(BaseModel):
             raise InputError(f"the example's bytes are damaged: {error}", "make it again") from None
         if len(raw) != size:
             raise InputError(f"the example's tensor {self.dtype} {self.shape} has {len(raw)} bytes", "make it again")
-        if not size:
-            return torch.empty(self.shape, dtype=dtype)
-        return torch.frombuffer(bytearray(raw), dtype=dtype).reshape(self.shape)
+        return torch.frombuffer(bytearray(raw), dtype=dtype).reshape(self.shape) if size else torch.empty(self.shape)
 
 
 class KeptExample(BaseModel):

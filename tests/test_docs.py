@@ -167,7 +167,7 @@ NOT_HERE = {
     r"^hf |hf-hub:": "needs the network, and an account",
     r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
 }
-LONG = {"ablate.md", "adapt.md", "tutorial.md", "benchmarks.md", "export.md", "images.md", "operators.md"}
+LONG = {"ablate.md", "adapt.md", "tutorial.md", "benchmarks.md", "export.md", "images.md", "operators.md", "search.md"}
 SHORTER = {  # on the README, which is part of the default run
     "ablate": ["--seeds", "1"],
     "bench": ["--repeats", "2", "--no-compile"],

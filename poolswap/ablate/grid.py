@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from poolswap.ablate.mix import mix_text, operators_of, parse_mix
 from poolswap.ablate.study import Adapt, Order, Running, Study, parse_counts
 from poolswap.adapt.content import content_digest
 from poolswap.adapt.data import Split, load_data
@@ -23,6 +24,8 @@ from poolswap.operators.registry import parse_operator
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import PoolSite, find_pools
 from poolswap.versions import versions
+
+Place = Order | Literal["mixed"]
 
 _TRAINED: tuple[Adapt, ...] = ("finetune", "scratch")
 _BESIDES = {"running", "trained", "costs", "probe"}
@@ -90,7 +93,7 @@ class Cell(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     layers: int
-    order: Order | None
+    order: Place | None
     to: str | None
     adapt: Adapt
     seed: int
@@ -184,7 +187,7 @@ def make_grid(study: Study, sites: Sequence[PoolSite], contents: Mapping[str, st
             # Nothing is random where nothing is adapted: one trial of a base says it all.
             for seed in study.seeds[: len(study.weights)] if adapt == "none" else study.seeds:
                 fields = {**base, **_adaptation(study, adapt, seed), "paths": paths, "to": to}
-                fields["files"] = digests.of(study.model, fields["weights"], to)
+                fields["files"] = digests.of(study.model, fields["weights"], *(operators_of(to) if to else ()))
                 fields["content"] = {part: (contents or {}).get(part, "") for part in parts_of(adapt, study.split)}
                 trial = Trial(**fields, costs=(to, paths) not in measured, probe=None if layers else probe)
                 measured.add((to, paths))
@@ -201,7 +204,7 @@ def _probe(study: Study, paths: tuple[str, ...]) -> Probe | None:
     return Probe(to=own, paths=paths) if own else None
 
 
-def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | None, str | None, tuple[str, ...]]]:
+def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Place | None, str | None, tuple[str, ...]]]:
     yield 0, None, None, ()
     counts = parse_counts(study.counts, len(paths))
     for order in study.order:
@@ -211,10 +214,21 @@ def _rows(study: Study, paths: tuple[str, ...]) -> Iterator[tuple[int, Order | N
                     yield 1, order, to, paths[n - 1 : n]
                 else:
                     yield n, order, to, paths[:n] if order == "forward" else paths[-n:]
+    for mix in study.mixes:
+        operators = parse_mix(mix)
+        unknown = next((path for path in operators if path not in paths), None)
+        if unknown is not None:
+            raise InputError(
+                f"the mix names {unknown}, which is no layer of the study: {mix}", "poolswap inspect MODEL"
+            )
+        chosen = tuple(path for path in paths if path in operators)
+        alike = set(operators.values())
+        to = alike.pop() if len(alike) == 1 else mix_text({path: operators[path] for path in chosen})
+        yield len(chosen), "mixed", to, chosen
 
 
 def _check(study: Study) -> None:
-    for to in study.operators:
+    for to in (*study.operators, *(one for mix in study.mixes for one in operators_of(mix))):
         parse_operator(to)
     if study.weights == ("random",) and not study.model.endswith(".safetensors"):
         pointless = [adapt for adapt in study.adapt if adapt != "scratch"]

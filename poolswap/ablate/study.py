@@ -64,7 +64,8 @@ class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
     `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
-    alone. `split` are the images that are judged on, `transform` arguments of the images' transforms
+    alone. `mixes` are more variants, with an operator for each of their layers: "maxpool=soft; layer2.0.pool=lp:p=3".
+    `split` are the images that are judged on, `transform` arguments of the images' transforms
     (`poolswap.adapt.load_data`). `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one
     pass over the training images. What the report makes of the trials, and their keys do not depend on: `group` says
     which images belong together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter,
@@ -96,6 +97,7 @@ class Study(Settings):
     op: Literal["max", "avg"] | None = None
     exclude: tuple[str, ...] = ()
     include_global: bool = False
+    mixes: tuple[str, ...] = ()
     batch_size: int = Field(default=64, ge=1)
     recalibrate_batches: int | None = Field(default=None, ge=1)
     recipe: dict[str, Any] = Field(default_factory=dict)
@@ -104,7 +106,7 @@ class Study(Settings):
     until: Until | None = None
     running: Running = Field(default_factory=Running)
 
-    @field_validator("weights", "order", "operators", "adapt", "exclude", mode="before")
+    @field_validator("weights", "order", "operators", "adapt", "exclude", "mixes", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -146,7 +148,7 @@ class Study(Settings):
 
         A study is data: whoever wrote it, and not who runs it, chose the file.
         """
-        named = [fields.get("model"), *_listed(fields.get("operators"))]
+        named = [fields.get("model"), *_listed(fields.get("operators")), *_listed(fields.get("mixes"))]
         code = next((name for name in named if isinstance(name, str) and _CODE.search(name)), None)
         if code is not None and not trust_code:
             raise InputError(

@@ -14,6 +14,7 @@ from torch import nn
 from poolswap.ablate.alone import replace_alone
 from poolswap.ablate.costs import compare_costs
 from poolswap.ablate.grid import Trial, parts_of
+from poolswap.ablate.mix import is_mix, parse_mix
 from poolswap.ablate.record import Record
 from poolswap.ablate.runs import WEIGHTS, Result, SiteMove
 from poolswap.ablate.study import Study
@@ -139,10 +140,11 @@ def plan_of(trial: Trial, model: nn.Module, spec: ModelSpec) -> Plan:
     missing = [path for path in trial.paths if path not in numbers]
     if missing:
         raise InputError(f"the model has no pooling site {missing[0]}", "run poolswap ablate again: the grid is old")
+    chosen = parse_mix(trial.to) if is_mix(trial.to) else dict.fromkeys(trial.paths, trial.to)
     return make_plan(
         sites,
-        ",".join(numbers[path] for path in trial.paths),
-        trial.to,
+        None,
+        swaps=[(numbers[path], operator) for path, operator in chosen.items()],
         include_global=True,
         init="published" if spec.weights.untrained else "identity",
         model=spec.reference,

@@ -26,6 +26,7 @@ from poolswap.cli import (
     operators,
     recalibrate,
     report,
+    search,
     verify,
 )
 from poolswap.cli.backend import BackendName, BackendOption, using
@@ -44,6 +45,7 @@ _MODULES = (
     recalibrate,
     finetune,
     ablate,
+    search,
     report,
     export,
     operators,

@@ -102,7 +102,7 @@ def create_model(
         source=source,
         name=name,
         input_size=tuple(input_size or _IMAGE),
-        num_classes=package.num_classes if package and num_classes is None else num_classes,  # 0 is no classifier
+        num_classes=num_classes or (package.num_classes if package else None),
         in_chans=in_chans or (package.in_chans if package else None),
         model_args={**(package.model_args if package else {}), **(model_args or {})},
         weights=Weights(kind="random", seed=seed),
@@ -212,19 +212,22 @@ def _pretrained(spec: ModelSpec, package: Package | None) -> tuple[nn.Module, Mo
     """(model, spec, note). A classifier of another width is new, and drawn from the seed."""
     if spec.source == "file":
         raise InputError(f"{spec.name} has no pretrained weights", "load them with weights=FILE")
-    seed, note, classes = None, None, None
+    seed, note = None, None
     if spec.source == "torchvision":
         origin = default_weights(spec.name)
     elif package is not None:
-        origin, classes = package.origin, package.num_classes
+        origin = package.origin
+        if spec.num_classes != package.num_classes:
+            seed = spec.weights.seed
+            note = f"the classifier is new, its weights random (seed {seed})"
     else:
         cfg = get_pretrained_cfg(spec.name)
         if not timm.is_model_pretrained(spec.name):
             raise InputError(f"timm has no pretrained weights for {spec.name}", "leave out weights='pretrained'")
-        origin, classes = cfg.hf_hub_id or cfg.url or spec.name, cfg.num_classes
-    if spec.source != "torchvision" and spec.num_classes and spec.num_classes != classes:
-        seed = spec.weights.seed
-        note = f"the classifier is new, its weights random (seed {seed})"
+        origin = cfg.hf_hub_id or cfg.url or spec.name
+        if spec.num_classes and spec.num_classes != cfg.num_classes:
+            seed = spec.weights.seed
+            note = f"the classifier is new, its weights random (seed {seed})"
     spec = _with(spec, weights=Weights(kind="pretrained", origin=origin, seed=seed))
     try:
         with hub_or_cache():

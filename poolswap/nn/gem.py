@@ -5,8 +5,6 @@ Radenovic, Tolias, Chum, "Fine-tuning CNN image retrieval with no human annotati
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ class GeMPool(PlainPool):
 
     p = 1 is the average of the clamped values, large p their maximum; eps = 1e-6. `p` is a parameter of shape (), or
     with `per_channel` (C,), and a buffer without `learn`. It starts at 3, or in the place of average pooling at 1: the
-    same, if no element is negative. Raises ValueError for p = 0 and what is not finite.
+    same, if no element is negative. Raises ValueError for p = 0.
     """
 
     paper = "Radenovic et al., TPAMI 2018"
@@ -67,8 +65,8 @@ class GeMHead(HeadPool):
 
 def hold_p(module: nn.Module, site: WindowSite | HeadSite, p: float | None, learn: bool, per_channel: bool) -> None:
     """Give a module its `p`: a parameter, or a persistent buffer."""
-    if p is not None and (p == 0 or not math.isfinite(p)):
-        raise ValueError(f"p must be finite and not 0, but is {p:g}")
+    if p == 0:
+        raise ValueError("p must not be 0")
     start = (1.0 if learn and site.start == "avg" else _PUBLISHED) if p is None else float(p)
     value = torch.full((site.need_channels(),) if per_channel else (), start)
     if learn:

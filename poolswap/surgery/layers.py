@@ -55,8 +55,8 @@ def layer_obstacle(module: nn.Module) -> str | None:
         return "samples as many points as each bin has elements, on several maps"
     if not isinstance(module, Conv):
         return None
-    if is_parametrized(module) or module._parameters.get("weight") is None:
-        return "has a weight that is computed, by torch.nn.utils.parametrize, weight_norm or spectral_norm"
+    if is_parametrized(module):
+        return "has parameters that are computed, by torch.nn.utils.parametrize"
     stock = next(cls for cls in _CONVS if isinstance(module, cls))
     own = any(getattr(type(module), name) is not getattr(stock, name) for name in ("forward", "_conv_forward"))
     if own or "forward" in vars(module):

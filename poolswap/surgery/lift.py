@@ -64,33 +64,20 @@ def lift(model: nn.Module, sites: Iterable[PoolSite]) -> list[str]:
     """Give every functional site its child module, in place; returns the paths of the owners, which change class.
 
     Lifting changes no output: each child runs the function that it stands for. Sites that are not functional are passed
-    over, and so are owners already lifted. Raises InputError, before anything is changed, for a site that is not in the
-    model.
+    over, and so are owners already lifted. Raises InputError for a site that is not in the model.
     """
     functional = [site for site in sites if site.kind == "functional" and site.call is not None]
-    owners = {site.owner: owner_of(model, site) for site in functional}
-    stock = {path: owner for path, owner in owners.items() if not is_lifted(owner)}
-    for path, owner in stock.items():
-        _lift_owner(owner, {site.path: site for site in functional if site.owner == path})
+    owners = []
+    for path in dict.fromkeys(site.owner for site in functional):
+        try:
+            owner = model.get_submodule(path)
+        except AttributeError:
+            raise InputError(f"the model has no module {path!r}", "find the sites of this very model first") from None
+        if not is_lifted(owner):
+            _lift_owner(owner, {site.path: site for site in functional if site.owner == path})
+            owners.append(path)
     watch(model)
-    return list(stock)
-
-
-def owner_of(model: nn.Module, site: PoolSite) -> nn.Module:
-    """The owner of a functional site. Raises InputError where the model has none, or no room for the site's child."""
-    hint = "make the plan from this very model"
-    try:
-        owner = model.get_submodule(site.owner)
-    except AttributeError:
-        raise InputError(f"the plan names {site.path}, which is not in the model", hint) from None
-    name = site.path.rpartition(".")[2]
-    if ".".join(filter(None, [site.owner, name])) != site.path or not name.isidentifier():
-        raise InputError(f"the plan names {site.path}, which cannot be a child of {site.owner or 'the model'}", hint)
-    if not is_lifted(owner) and hasattr(owner, name):
-        raise InputError(f"the plan names {site.path}, which the model has as something else", hint)
-    if is_lifted(owner) and not hasattr(owner, name):
-        raise InputError(f"{site.owner or 'the model'} is lifted, but has no child for {site.path}", hint)
-    return owner
+    return owners
 
 
 def unlift(owner: nn.Module) -> None:

@@ -16,26 +16,21 @@ Group = dict[str, Any]
 def adopt(optimizers: Iterable[Optimizer], model: nn.Module, paths: Iterable[str]) -> None:
     """Give the optimizers the trainable parameters of the replacements at `paths`, and take away those they replace.
 
-    A parameter joins the group of the one of its name in the layer before, else of the nearest parameters that an
-    optimizer has: those of the module that the replacement is in, or of the module around that. So it gets the settings
-    of the layers beside it.
+    A parameter joins the group of what it replaces, else of the nearest parameters that an optimizer has: those of the
+    module that the replacement is in, or of the module around that. So it gets the settings of the layers beside it.
     """
     optimizers = list(optimizers)
     groups: dict[nn.Parameter, Group] = {p: g for o in optimizers for g in o.param_groups for p in g["params"]}
     for path in paths:
         new = model.get_submodule(path)
         old = replaced_by(new)
-        before = dict(old.named_parameters()) if old is not None else {}
-        gone = set(before.values()) - set(new.parameters())
-        nearest = next((groups[p] for p in (*new.parameters(), *_around(model, path)) if p in groups), None)
-        for name, parameter in new.named_parameters():
-            home = groups.get(before[name], nearest) if name in before else nearest
-            if home is not None and parameter.requires_grad and parameter not in groups:
-                home["params"].append(parameter)
-                groups[parameter] = home
+        gone = set(old.parameters()) - set(new.parameters()) if old is not None else set()
+        nearest = (p for p in (*gone, *new.parameters(), *_around(model, path)) if p in groups)
+        home = groups.get(next(nearest, None))  # type: ignore[arg-type]
+        if home is not None:
+            home["params"] = [p for p in home["params"] if p not in gone]
+            home["params"] += [p for p in new.parameters() if p.requires_grad and p not in groups]
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if p not in gone]
             for parameter in gone:
                 optimizer.state.pop(parameter, None)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from poolswap.inputs import floating_tensor
 from poolswap.surgery.calls import StockPool, is_pool_module
 from poolswap.surgery.layers import is_conv
 from poolswap.surgery.mark import mark
@@ -47,10 +46,8 @@ def stand_in(new: nn.Module, old: nn.Module) -> None:
 
 
 def come_back(old: nn.Module, new: nn.Module) -> None:
-    """Undo `stand_in` for the layer: it keeps what was hooked onto `new`, and has its mode, device and dtype."""
+    """Undo `stand_in` for the layer: it keeps what was hooked onto its replacement, and has its mode."""
     old.train(new.training)
-    if (like := floating_tensor(new)) is not None:  # what was moved since the swap was the replacement alone
-        old.to(device=like.device, dtype=like.dtype)
     vars(old)["_is_full_backward_hook"] = vars(new)["_is_full_backward_hook"]
     _rebind(old)
 

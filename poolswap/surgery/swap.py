@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 from torch.optim import Optimizer
 
-from poolswap.budget import building
 from poolswap.errors import InputError, PoolswapError
 from poolswap.inputs import Example, floating_tensor
 from poolswap.nn.conv import ConvThenPool
@@ -18,7 +17,7 @@ from poolswap.nn.head import HeadPool
 from poolswap.surgery.calls import geometry_of, is_pool_module
 from poolswap.surgery.head import described, widened
 from poolswap.surgery.layers import layer_call, layer_obstacle
-from poolswap.surgery.lift import is_lifted, lift, owner_of, unlift, unwatch, watch
+from poolswap.surgery.lift import is_lifted, lift, unlift, unwatch, watch
 from poolswap.surgery.mark import replaced_by
 from poolswap.surgery.optimizers import adopt
 from poolswap.surgery.plan import Plan, Swap
@@ -73,7 +72,7 @@ def swap_pools(
     swaps = {swap.site.path: swap for swap in plan.swaps}
     for swap in swaps.values():
         check_site(model, swap.site)
-    with building(), torch.inference_mode(mode=False):  # what comes in may be trained, wherever it was made
+    with torch.inference_mode(mode=False):  # what comes in may be trained, wherever it was made
         replacements = {path: make_replacement(swap, plan, model) for path, swap in swaps.items()}
         classifiers = dict(
             widened(model, swaps[path], new.cells)
@@ -145,13 +144,21 @@ def check_site(model: nn.Module, site: PoolSite) -> None:
     hint = "make the plan from this very model"
     if not site.replaceable or site.call is None:
         raise InputError(f"{site.path} cannot be replaced: it {site.reason}", "poolswap inspect MODEL")
-    if site.kind == "functional":
-        owner_of(model, site)
-        return
     try:
-        module = model.get_submodule(site.path)
+        module = model.get_submodule(site.owner if site.kind == "functional" else site.path)
     except AttributeError:
         raise InputError(f"the plan names {site.path}, which is not in the model", hint) from None
+    if site.kind == "functional":
+        name = site.path.rpartition(".")[2]
+        if ".".join(filter(None, [site.owner, name])) != site.path or not name.isidentifier():
+            raise InputError(
+                f"the plan names {site.path}, which cannot be a child of {site.owner or 'the model'}", hint
+            )
+        if not is_lifted(module) and hasattr(module, name):
+            raise InputError(f"the plan names {site.path}, which the model has as something else", hint)
+        if is_lifted(module) and not hasattr(module, name):
+            raise InputError(f"{site.owner} is lifted, but has no child for {site.path}", hint)
+        return
     if not site.path:
         raise InputError("the model itself is a pooling layer", "wrap it in torch.nn.Sequential")
     if site.kind in ("conv", "roi"):

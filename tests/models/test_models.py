@@ -144,12 +144,6 @@ def test_the_spec_alone_rebuilds_the_architecture(reference, arguments, offline)
     assert all(parameter.is_meta for parameter in build(restored, "meta").parameters())
 
 
-def test_no_classes_are_no_classifier(offline):
-    model, spec = create_model("timm:test_resnet", num_classes=0)
-    assert model.num_classes == spec.num_classes == 0
-    assert state_of(build(spec)) == state_of(model)
-
-
 SIZES = {
     "timm:test_resnet": (3, 160, 160),
     "timm:inception_v3": (3, 299, 299),

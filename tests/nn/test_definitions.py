@@ -105,10 +105,9 @@ def test_gem_of_1_is_the_average_of_clamped_values_and_of_a_large_p_their_maximu
     torch.testing.assert_close(make("gem:p=1e-9")(x), make("gem:p=1e-4")(x))  # at 0 it would be the geometric mean
 
 
-@pytest.mark.parametrize("p", ["0", "nan", "inf"])
-def test_gem_refuses_0_and_what_is_not_finite(p):
-    with pytest.raises(InputError, match="p must be finite and not 0"):
-        make(f"gem:p={p}")
+def test_gem_refuses_0():
+    with pytest.raises(InputError, match="p must not be 0"):
+        make("gem:p=0")
 
 
 @pytest.mark.parametrize("p", [1e-30, 1e-3, 1, 3, 1e3, 1e6, 1e30, -1e-3, -3, -1e3])

@@ -146,14 +146,6 @@ def test_a_plan_of_another_convolution_is_refused():
         swap_pools(model, plan)
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.parametrize("computed", [nn.utils.weight_norm, nn.utils.spectral_norm])
-def test_a_convolution_whose_weight_a_hook_computes_is_refused(computed):
-    model = nn.Sequential(computed(nn.Conv2d(3, 4, 3, stride=2)), nn.MaxPool2d(2))
-    (site,) = [site for site in find_pools(model, SIZE, include=["convs"]) if site.kind == "conv"]
-    assert "a weight that is computed" in site.reason
-
-
 def test_a_network_without_pools_says_where_to_look():
     model, _ = load_model("test_vit", input_size=(3, 160, 160))
     with pytest.raises(NothingToReplaceError) as caught:

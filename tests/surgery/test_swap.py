@@ -7,7 +7,6 @@ import pytest
 import torch
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
-from torch.nn import functional as F
 
 from poolswap.errors import InputError
 from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool, SoftPool
@@ -188,26 +187,6 @@ def test_a_plan_for_another_model_changes_nothing(net):
     with pytest.raises(InputError, match="the plan has max pooling 3x3/2 p1 at pool; there is MaxPool2d"):
         swap_pools(net, plan)
     assert type(net) is nets.Mixed
-
-
-@pytest.mark.parametrize(("owner", "path"), [("", "c"), ("nowhere", "nowhere.pool_1")])
-@pytest.mark.parametrize("swap", [swap_pools, lambda net, plan: measure_drift(net, plan, SIZE)])
-def test_a_call_that_stays_takes_nobodys_place(owner, path, swap):
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.c = nn.Conv2d(3, 3, 1)
-
-        def forward(self, x):
-            return F.avg_pool2d(F.max_pool2d(self.c(x), 2), 2)
-
-    net = Twice()
-    plan = plan_for(net, layers="first")
-    kept = plan.kept[0].model_copy(update={"owner": owner, "path": path})
-    with pytest.raises(InputError, match=f"the plan names {path}"):
-        swap(net, plan.model_copy(update={"kept": (kept,)}))
-    assert type(net) is Twice
-    assert [name for name, _ in net.named_children()] == ["c"]
 
 
 def test_adaptive_heads_keep_their_grid():
