@@ -229,7 +229,7 @@ def test_the_command_prints_its_grid_runs_its_shards_and_reports(capsys):
     assert main(["report", "part1", "part2", "--output", "together", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["seeds"] for row in rows] == [1, 1]
-    assert rows[1]["verdict"] == "one seed: no verdict"
+    assert rows[1]["top1_verdict"] == "one seed: no verdict"
 
 
 @pytest.mark.parametrize(
