@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from poolswap.adapt.anneal import Annealing
 from poolswap.adapt.betas import LayerBeta, beta_penalty, layer_betas, mean_beta
+from poolswap.adapt.content import content_digest
 from poolswap.adapt.data import Data, is_iterable
 from poolswap.adapt.draws import own_draws
 from poolswap.adapt.engine import BEST, LAST, alone, is_sharded, make_accelerator, prepare_folder, save_weights
@@ -205,7 +206,7 @@ def _definition(recipe: Recipe, data: Data, spec: ModelSpec, plan: Plan) -> dict
     free = {"workers", "tracker", "state_every"}
     return {
         **{f"recipe ({key})": value for key, value in recipe.model_dump(mode="json", exclude=free).items()},
-        "data": [data.name, data.num_classes, len(data.train), len(data.val)],
+        "data": [data.name, data.num_classes, content_digest(data.train), content_digest(data.val)],
         "model": spec.model_dump(mode="json"),
         "plan": plan.model_dump(mode="json"),
     }

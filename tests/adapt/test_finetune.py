@@ -1,11 +1,13 @@
 """Training: what it writes, what it refuses, and that the commands do the whole way."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from adapt.small import SIZE, digits, net
 from torch import nn
+from torch.utils.data import Subset
 
 from poolswap.adapt import Recipe, evaluate, finetune, from_scratch, loaders
 from poolswap.adapt.parts import freeze
@@ -130,6 +132,16 @@ def test_a_training_is_not_mixed_with_another(tmp_path):
     assert "resume=True" in caught.value.hint
     _, result = train(tmp_path, Recipe(**{**FAST, "epochs": 1}), force=True)
     assert len(result.rows) == 1
+
+
+def test_a_training_is_not_resumed_on_other_images(tmp_path):
+    model, spec, plan = net()
+    data, options = digits(), {"spec": spec, "plan": plan, "device": "cpu"}
+    recipe = Recipe(**{**FAST, "epochs": 1})
+    finetune(model, data, recipe, tmp_path, **options)
+    others = dataclasses.replace(data, train=Subset(data.train.dataset, range(1, 97)))  # as many, but others
+    with pytest.raises(InputError, match="holds a training of another data"):
+        finetune(model, others, recipe, tmp_path, **options)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
