@@ -32,7 +32,7 @@ def load_model(
 
     Names: NAME, timm:NAME, torchvision:NAME, hf-hub:ORG/NAME, local-dir:PATH or a folder with a config.json (one that
     poolswap exported is its checkpoint), path/to/net.py:factory; the keyword arguments are those of
-    `poolswap.models.load.create_model`. A checkpoint brings its own weights and arguments; one whose model is made by a
+    `poolswap.models.load.create_model`. A checkpoint brings its own weights, arguments and input size; one whose model is made by a
     user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
     """
     own = checkpoint_of(reference)
@@ -48,9 +48,9 @@ def load_model(
             seed=seed,
             device=device,
         )
-    if weights != "random" or model_args or num_classes is not None or in_chans is not None:
+    if weights != "random" or model_args or any(given is not None for given in (num_classes, in_chans, input_size)):
         raise InputError(
-            f"{reference} is a checkpoint: it brings its own weights and arguments", "leave the others out"
+            f"{reference} is a checkpoint: it brings its own weights, arguments and input size", "leave the others out"
         )
     model, manifest = load_checkpoint(own, trust_code=trust_code)
     return (model.to(device) if device is not None else model), manifest.model

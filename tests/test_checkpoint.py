@@ -58,6 +58,12 @@ def test_the_model_is_rebuilt_from_the_file_alone(saved):
     assert path.name == "resnet18d-softpool.safetensors"
 
 
+@pytest.mark.parametrize("given", [{"num_classes": 7}, {"input_size": SIZE}, {"model_args": {"drop_rate": 0.1}}])
+def test_what_the_file_decides_is_not_asked_for(saved, given):
+    with pytest.raises(InputError, match="brings its own weights, arguments and input size"):
+        load_model(saved[1], **given)
+
+
 def test_the_manifest_is_read_without_the_weights(saved, tmp_path):
     _, path = saved
     assert read_manifest(path) == load_checkpoint(path)[1]

@@ -54,6 +54,8 @@ def measure_drift(
 ) -> Drift:
     """Run the stock model and the swapped one on the same seeded input, in eval mode; the model is left as it was.
 
+    So is torch's generator: a swap that follows draws the parameters that were measured.
+
     `input_size` is (C, *spatial); the input is standard normal noise unless `example` is given. Raises InputError for a
     model that is swapped already, a plan that does not fit it, and replacements that do not run; TooLargeError for
     those that take more than `poolswap.budget` allows.
@@ -66,7 +68,7 @@ def measure_drift(
     kept_inputs: dict[str, list[Inputs]] = {}
     stock: dict[str, list[Tensor]] = {}
     swapped: dict[str, list[Tensor]] = {}
-    with evaluating(model):
+    with evaluating(model), torch.random.fork_rng(devices=[]):
         try:
             lift(model, [*(swap.site for swap in plan.swaps), *plan.kept])
             with _seeing(model, plan.paths, kept_inputs, stock):

@@ -9,6 +9,8 @@ from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 
 from poolswap.errors import InputError
+from poolswap.inputs import outputs_of, seeded_inputs
+from poolswap.measure import relative_distance
 from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool, SoftPool
 from poolswap.surgery.drift import measure_drift
 from poolswap.surgery.plan import Plan, make_plan
@@ -212,6 +214,13 @@ def test_drift_measures_and_leaves_no_trace(net):
     with pytest.raises(InputError, match="swapped already"):
         measure_drift(net, plan, SIZE)
     assert net(x).isfinite().all()
+
+
+def test_the_drift_is_of_the_parameters_that_the_swap_draws(net):
+    plan, inputs = plan_for(net, to="dpp", init="published"), seeded_inputs(net, SIZE, seed=0, batch=2)
+    before, drift = outputs_of(net, inputs), measure_drift(net, plan, SIZE)
+    swap_pools(net, plan)
+    assert drift.output == relative_distance(outputs_of(net, inputs), before)
 
 
 def test_a_site_whose_output_has_another_shape_has_no_drift_and_a_file_says_so():
