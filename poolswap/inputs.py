@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -145,6 +146,18 @@ def fitted(model: nn.Module, inputs: Inputs) -> Inputs:
 
     moved: Inputs = tree_map(send, inputs)
     return moved
+
+
+@contextmanager
+def unnoticed() -> Iterator[None]:
+    """For a forward that the user did not ask for: eager and silent, with draws that are the same every time.
+
+    torch's generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed the GPUs too
+        yield
 
 
 @contextmanager

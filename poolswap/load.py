@@ -32,8 +32,9 @@ def load_model(
 
     Names: NAME, timm:NAME, torchvision:NAME, hf-hub:ORG/NAME, local-dir:PATH or a folder with a config.json (one that
     poolswap exported is its checkpoint), path/to/net.py:factory; the keyword arguments are those of
-    `poolswap.models.load.create_model`. A checkpoint brings its own weights, arguments and input size; one whose model is made by a
-    user's file runs that file only with trust_code=True. Raises InputError for what cannot be loaded.
+    `poolswap.models.load.create_model`. A checkpoint brings its own weights, arguments and input size; one whose
+    model is made by a user's file runs that file only with trust_code=True. Raises InputError for what cannot be
+    loaded.
     """
     own = checkpoint_of(reference)
     if own is None:

@@ -57,10 +57,10 @@ def run_trial(trial: Trial, folder: Path, *, device: torch.device | str | None =
     device = torch.device(find_device(str(device) if device else trial.running.device))
     data, model, spec = load(trial, device)
     plan = plan_of(trial, model, spec)
-    drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
-    stock = deepcopy(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)  # what an operator draws for its parameters does not depend on earlier trials
+        drift = measure_drift(model, plan, spec.input_size) if plan.swaps else None
+        stock = deepcopy(model)
         swap_pools(model, plan)
     images = make_loader(data, trial.split, trial.batch_size, **trial.running.reading)
     costs = compare_costs(stock, model, next(iter(images))[0]) if trial.costs else ()

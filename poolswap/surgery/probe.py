@@ -7,7 +7,6 @@ runs on the CPU.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from poolswap.budget import Meter, TooLargeError
 from poolswap.errors import InputError, first_line
-from poolswap.inputs import Example, fitted, make_inputs, tensors_in
+from poolswap.inputs import Example, fitted, make_inputs, tensors_in, unnoticed
 from poolswap.surgery.recording import Trace, record
 
 
@@ -31,9 +30,7 @@ def probe(model: nn.Module, input_size: Sequence[int], example: Example | None =
     """
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         raise InputError("the model has lazy layers, which know no shapes yet", "run it once on an input of its size")
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.default_generator.manual_seed(0)  # a forward that draws which way it takes has the same sites every time
+    with unnoticed():  # a forward that draws which way it takes has the same sites every time
         try:
             with Meter():
                 evaluated, device = _run(model, "meta", False, input_size, example), "meta"
@@ -64,9 +61,7 @@ def run_layers(
     Runs as `probe` does.
     """
     wanted = set(paths)
-    with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.default_generator.manual_seed(0)
+    with unnoticed():
         for device in ("meta", "cpu"):
             seen: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
             subject = _copy_to(model, device).eval()
@@ -98,8 +93,7 @@ def rehearse(model: nn.Module, input_size: Sequence[int], batch: int, example: E
 
     Raises TooLargeError where it would take more than `poolswap.budget` allows. A model that cannot run there passes.
     """
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unnoticed(), torch.no_grad():
         try:
             subject = _copy_to(model, "meta").eval()
             args, kwargs = fitted(subject, make_inputs(subject, input_size, batch, device="meta", example=example))

@@ -6,14 +6,12 @@ not a copy, with what really holds on to it.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 
-import torch
 from torch import nn
 
 from poolswap.errors import CheckError, InputError, first_line
-from poolswap.inputs import Example, evaluating, fitted, make_inputs
+from poolswap.inputs import Example, evaluating, fitted, make_inputs, unnoticed
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.recording import Trace, record
 from poolswap.surgery.sites import scope_of
@@ -50,13 +48,7 @@ def _forward(model: nn.Module, plan: Plan, example: Example | None) -> Trace:
             "the plan has no input size to prove the swap with",
             "make it with input_size=, or give example= (prove=False swaps without the proof)",
         )
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.compiler.set_stance("force_eager"),
-        warnings.catch_warnings(),
-        evaluating(model),
-    ):
-        warnings.simplefilter("ignore")
+    with unnoticed(), evaluating(model):
         args, kwargs = fitted(model, make_inputs(model, plan.input_size or (), 1, example=example))
         try:
             return record(model, args, kwargs)
