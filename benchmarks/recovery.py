@@ -50,8 +50,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, tuple[float, float, float]]:
     ways: dict[str, tuple[str, dict[str, float]]] = {
         "plain": ("soft", {}),
         "anneal": ("soft", {"anneal": 0.6}),
-        "learn beta": ("soft:beta=learn", {}),
-        "learn beta a channel": ("soft:beta=channel", {}),
+        "learn beta": ("soft:beta=learn,start=1", {}),
     }
     for name, (to, extra) in ways.items():
         model, other = deepcopy(stock), make_plan(sites, "all", to)

@@ -126,3 +126,20 @@ def test_a_trained_network_starts_where_it_was(name):
     before, sites = model.eval()(x), find_pools(model, SIZE)
     swap_pools(model, make_plan(sites, None, swaps=[("global_pool*", name)], include_global=True))
     assert (model(x) - before).norm() < 0.01 * before.norm()
+
+
+def test_a_beta_for_each_channel_over_time_is_autopool():
+    """y_c = sum_t x_t softmax(beta_c x)_t: its mean, softmax and maximum are special cases, side by side."""
+    model, x = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten()), distinct(2, 4, 30)
+    plan = make_plan(find_pools(model, (4, 30)), "all", "soft:beta=channel,start=1", include_global=True)
+    swap_pools(model.double(), plan)
+    assert model[0].beta.tolist() == [1, 1, 1, 1]
+    torch.testing.assert_close(model(x), (x.softmax(-1) * x).sum(-1))
+    model[0].beta.data = torch.tensor([0, 1, 1e4, -1e4]).double()
+    y = model(x)
+    expected = (x[:, 0].mean(-1), (x[:, 1].softmax(-1) * x[:, 1]).sum(-1), x[:, 2].amax(-1), x[:, 3].amin(-1))
+    torch.testing.assert_close(y, torch.stack(expected, 1))
+    y[:, 1].sum().backward()
+    gradient = model[0].beta.grad
+    variance = (x.softmax(-1) * x**2).sum(-1) - (x.softmax(-1) * x).sum(-1) ** 2
+    torch.testing.assert_close(gradient, torch.tensor([0, 1, 0, 0]) * variance[:, 1].sum())
