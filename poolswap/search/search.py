@@ -104,14 +104,15 @@ def search(
     pairs = _pairs(base)
     singles = tuple(mix_text({path: to}) for path, to in pairs)
     grid = _measure(runs, base.model_copy(update={"mixes": singles}), engine, "each site alone", seen)
-    changes = {pair: _change(runs, {pair[0]: pair[1]}, goal) for pair in pairs}
+    rows = summarise([runs]).rows
+    changes = {(path, to): _change(rows, {path: to}, goal) for path, to in pairs}
     candidates = [_candidate(*pair, change) for pair, change in changes.items() if change is not None]
     failed = {mix_text({p: to}): _why(runs, grid, p, to) for (p, to), change in changes.items() if change is None}
     chosen, dropped, val = list(choose(candidates, budget)), [], None
     while chosen:
         mixes = (*singles, mix_text(_operators(chosen)))
         _measure(runs, base.model_copy(update={"mixes": mixes}), engine, f"{len(chosen)} sites together", seen)
-        val = _change(runs, _operators(chosen), goal)
+        val = _change(summarise([runs]).rows, _operators(chosen), goal)
         if val is not None and _keeps(val, budget):
             break
         dropped.append(chosen.pop())
@@ -189,9 +190,8 @@ def _row(rows: Sequence[Row], operators: Mapping[str, str]) -> Row | None:
     return None
 
 
-def _change(runs: RunFolder, operators: Mapping[str, str], goal: Goal) -> Change | None:
+def _change(rows: Sequence[Row], operators: Mapping[str, str], goal: Goal) -> Change | None:
     """The combination beside its control; None where no seed has both."""
-    rows = summarise([runs]).rows
     row, control = _row(rows, operators), next(row for row in rows if row.is_control)
     if row is None or not row.compared or row.parameters is None or control.parameters is None:
         return None
@@ -199,7 +199,8 @@ def _change(runs: RunFolder, operators: Mapping[str, str], goal: Goal) -> Change
     # A ratio closer to 1 than the control is from itself is none.
     latency = None if forward is None else forward.ratio if abs(forward.ratio - 1) > forward.noise else 1.0
     if goal == "latency":
-        value = Interval(*3 * (1 - (latency or 1.0),))
+        saved = 1 - (latency or 1.0)
+        value = Interval(saved, saved, saved)
     else:
         found, sign = row.compared[goal], MEASURES[goal].sign
         low, high = sorted((sign * found.low, sign * found.high))
@@ -255,7 +256,7 @@ def _judge(
             "a second choice needs test images of its own",
         )
     grid = _measure(folder, asked, engine, "the test images", seen)
-    change = _change(folder, operators, goal)
+    change = _change(summarise([folder]).rows, operators, goal)
     if change is None:
         raise CheckError("no trial of the chosen combination ended well on the test images", f"see {folder.path}")
     return change, grid

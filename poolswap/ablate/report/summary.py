@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from poolswap.ablate.compare import MEASURES, Compared, Family, differences, judge
 from poolswap.ablate.costs import PASSES, PooledCost, pool
 from poolswap.ablate.grid import Cell, Grid, Layer
+from poolswap.ablate.mix import is_mix
 from poolswap.ablate.record import Numbers, Record
 from poolswap.ablate.runs import Result, RunFolder
 from poolswap.ablate.sequential import level_of
@@ -65,7 +66,10 @@ class Row(BaseModel):
         """The variant in a few words."""
         if self.is_control:
             return "control"
-        where = f"{self.paths[0]} alone" if self.order == "single" else f"{self.order} {self.layers}"
+        if self.to and is_mix(self.to):
+            return self.to
+        alone = self.order == "single" or (self.order == "mixed" and self.layers == 1)
+        where = f"{self.paths[0]} alone" if alone else f"{self.order} {self.layers}"
         return f"{self.to}, {where}"
 
     @property
