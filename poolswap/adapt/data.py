@@ -131,7 +131,7 @@ def _dataset(
         how = {"search_split": False, "input_img_mode": mode, "input_key": ";".join(_SUFFIXES)}
         name, place, arguments = "", str(folder), how
     try:
-        return create_dataset(name, place, split=named, **arguments)
+        dataset = create_dataset(name, place, split=named, **arguments)
     except ImportError as error:
         package = error.name or reader
         raise InputError(f"{name} needs the package {package}", f"pip install {package}") from error
@@ -140,6 +140,22 @@ def _dataset(
         if "Found 0 images" in str(error):
             raise InputError(f"there is no image in {what}", f"{_LAYOUT}, as {' '.join(_SUFFIXES)}") from None
         raise InputError(f"{what}, split {named!r}, cannot be read: {first_line(error)}", "check the name") from error
+    if not name:
+        _check_folders(dataset, folder)
+    return dataset
+
+
+def _check_folders(dataset: Any, root: Path) -> None:
+    """Raise InputError for images beside the classes' folders, and for a folder that links lead to twice."""
+    seen: dict[Path, Path] = {}
+    for folder in dict.fromkeys(Path(path).parent for path, _ in dataset.reader.samples):
+        if folder == root:
+            raise InputError(
+                f"there are images in {root} itself, of no class", "move them into the folder of their class"
+            )
+        other = seen.setdefault(folder.resolve(), folder)
+        if other != folder:
+            raise InputError(f"{other} and {folder} are the same folder", "remove the link that leads there twice")
 
 
 def _folder(path: Path, split: Split) -> Path:

@@ -78,6 +78,19 @@ def test_a_class_without_images_in_one_split_is_named(tmp_path):
         load_data(str(tmp_path), input_size=SIZE)
 
 
+def test_images_of_no_class_and_links_that_go_in_circles_are_refused(tmp_path):
+    for split in ("train", "val"):
+        for kind in ("cat", "dog"):
+            save(tmp_path / split / kind / "0.png")
+    (tmp_path / "val/cat/up").symlink_to("..")
+    with pytest.raises(InputError, match="are the same folder"):
+        load_data(str(tmp_path), input_size=SIZE)
+    (tmp_path / "val/cat/up").unlink()
+    save(tmp_path / "train/loose.png")
+    with pytest.raises(InputError, match="train itself, of no class"):
+        load_data(str(tmp_path), input_size=SIZE)
+
+
 def test_one_image_a_class_is_enough_to_judge_and_too_few_to_train_on(tmp_path):
     for split in ("train", "val"):
         for kind in ("cat", "dog"):
