@@ -121,11 +121,11 @@ class Recording:
         self.stack.pop()
         self.inside -= _is_replacement(module)
 
-    def miss(self, path: str, module: nn.Module, args: Args, output: Any) -> None:
+    def miss(self, path: str, module: nn.Module, args: Args, kwargs: Mapping[str, Any], output: Any) -> None:
         """A pool ran in another thread, whose calls are not seen."""
         count = self.invocations.get(path, 0)
         self.invocations[path] = count + 1
-        x, pooled = (tuple(next(tensors_in(value)).shape) for value in (args, output))
+        x, pooled = (tuple(next(tensors_in(value)).shape) for value in ([*args, *kwargs.values()], output))
         self._write(
             Event(
                 position=len(self.events),
@@ -324,7 +324,7 @@ def _framed(recording: Recording, path: str, module: nn.Module, forward: Callabl
         if get_ident() != recording.thread:
             output = forward(*args, **kwargs)
             if pools:
-                recording.miss(path, module, args, output)
+                recording.miss(path, module, args, kwargs, output)
             return output
         recording.enter(path, module, args, kwargs)
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.fx import GraphModule
 
@@ -113,11 +113,21 @@ class PoolSite(BaseModel):
 
     @property
     def channels(self) -> int:
-        """Channels of the pooled map: of a convolution, those that it makes."""
-        if self.kind == "conv":
-            return self.output_shape[1]
-        channels_last = self.call is not None and self.call.axes is not None and self.call.axes[0] == 1
-        return self.input_shape[-1 if channels_last else 1]
+        """Channels of the pooled map, which may have no batch: of a convolution, those that it makes."""
+        if self.call is None:
+            return self.input_shape[1]
+        channels_last = self.call.axes is not None and self.call.axes[0] == 1
+        return self._map[-1 if channels_last else -1 - self.call.dims]
+
+    @property
+    def _map(self) -> tuple[int, ...]:
+        return self.output_shape if self.kind == "conv" else self.input_shape
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> PoolSite:
+        if self.call is not None and len(self._map) <= self.call.dims:
+            raise ValueError(f"a map of shape {self._map} has no channels to pool in {self.call.dims} dimensions")
+        return self
 
 
 def find_pools(

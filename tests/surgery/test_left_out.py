@@ -77,7 +77,7 @@ REFUSED = {
 
 def in_a_thread(owner, x):
     outputs = []
-    thread = Thread(target=lambda: outputs.append(owner.pool(x.detach())))
+    thread = Thread(target=lambda: outputs.append(owner.pool(input=x.detach())))
     thread.start()
     thread.join()
     return outputs[0]

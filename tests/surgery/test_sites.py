@@ -9,7 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from poolswap.errors import InputError
+from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 
 def on_meta(make, *args, **kwargs):
@@ -35,6 +37,20 @@ def test_modules_and_functional_calls_in_call_order():
     assert sites[1].input_shape == (1, 8, 16, 16)
     assert sites[1].output_shape == (1, 8, 8, 8)
     assert [site.number for site in sites] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_map_without_a_batch_has_channels_too():
+    class First(nn.Module):
+        def forward(self, x):
+            return F.max_pool2d(x[0], 2)
+
+    net = First()
+    (site,) = find_pools(net, (3, 16, 8))
+    assert (site.input_shape, site.channels) == ((3, 16, 8), 3)
+    with pytest.raises(ValueError, match="no channels"):
+        type(site).model_validate({**site.model_dump(), "input_shape": (16, 8)})
+    swap_pools(net, make_plan([site], to="mixed:per_channel=true"))
+    assert net(torch.randn(1, 3, 16, 8)).shape == (3, 8, 4)
 
 
 def test_a_shared_module_is_one_module_with_several_sites():
