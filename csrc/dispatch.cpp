@@ -47,6 +47,8 @@ const Isa& isa() {
 }  // namespace
 }  // namespace poolswap
 
+POOLSWAP_EXPORT int poolswap_interface() { return poolswap::kInterface; }
+
 POOLSWAP_EXPORT const char* poolswap_isa() { return poolswap::isa().name; }
 
 // Both return a Status of validate.h. The tensors are dense, in the layout that `spec` describes.

@@ -5,6 +5,9 @@
 
 namespace poolswap {
 
+// Raised with every change of what the exported functions take, so that a caller of another version can tell.
+constexpr int kInterface = 2;
+
 // What the caller passes, every field an int64. An axis is {in, out, kernel, stride, leading padding, dilation}; the
 // axes are depth, height, width, with {1, 1, 1, 1, 0, 1} for one that is not there.
 struct Spec {

@@ -25,6 +25,7 @@ from poolswap.ops.layout import layout_of
 from poolswap.ops.windows import Windows
 
 _LIBRARY = "_soft_pool_cpu.so"
+_INTERFACE = 2  # `kInterface` of csrc/kernel.h: an editable install may find a library that an earlier version built
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _WORTH_SHARING = 2**15  # elements: what a thread pools in about the time that it takes to wake another
 _ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
@@ -180,6 +181,8 @@ def _library() -> ctypes.CDLL:
     if path is None:
         raise OSError("the C++ kernel was not built: there was no compiler when poolswap was installed")
     library = ctypes.CDLL(str(path))
+    if getattr(library, "poolswap_interface", int)() != _INTERFACE:
+        raise OSError("the C++ kernel is of another version of poolswap: install poolswap again")
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.poolswap_isa.restype = ctypes.c_char_p
     library.poolswap_forward.argtypes = [pointer, pointer, pointer, pointer, number]

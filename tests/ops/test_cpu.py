@@ -398,6 +398,13 @@ UNSERVED = {
 }
 
 
+def test_a_library_that_another_version_built_is_left_alone(monkeypatch):
+    monkeypatch.setattr(cpu, "_INTERFACE", cpu._INTERFACE + 1)
+    cpu._library.cache_clear()
+    assert cpu.unavailable() == "the C++ kernel is of another version of poolswap: install poolswap again"
+    cpu._library.cache_clear()
+
+
 @pytest.mark.parametrize("name", UNSERVED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
