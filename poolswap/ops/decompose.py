@@ -327,21 +327,18 @@ def _max_pool(padded: Tensor, axes: Sequence[_Axis]) -> Tensor:
 def _taps(tensor: Tensor, axes: Sequence[_Axis]) -> Callable[[tuple[int, ...]], Tensor]:
     """What gives the elements of these numbers of every window of the padded tensor.
 
-    Where sizes are known, a stride is made a dimension first: then its phases are gathered once, each serves several
-    elements, and their slices are contiguous, which is about half the time of strided slices in onnxruntime.
+    Where sizes are known, a stride is made a dimension first (one at a time: Core ML knows five): then its phases are
+    gathered once, each serves several elements, and their slices are contiguous, so that runtimes copy them by lines.
     """
     strides = [axis.stride if axis.is_static else 1 for axis in axes]
-    for axis, stride in zip(reversed(axes), reversed(strides), strict=True):
-        if stride > 1:
-            tensor = tensor.unflatten(axis.dim, (axis.rows, stride))
     phases: dict[tuple[int, ...], Tensor] = {(): tensor}
     for axis, stride in zip(axes, strides, strict=True):
+        if stride == 1:
+            phases = {(*key, 0): found for key, found in phases.items()}
+            continue
         used = sorted({element * axis.dilation % stride for element in range(axis.kernel)})
-        phases = {
-            (*key, phase): found.select(axis.dim + 1, phase) if stride > 1 else found
-            for key, found in phases.items()
-            for phase in used
-        }
+        split = {key: found.unflatten(axis.dim, (axis.rows, stride)) for key, found in phases.items()}
+        phases = {(*key, phase): found.select(axis.dim + 1, phase) for key, found in split.items() for phase in used}
 
     def take(number: tuple[int, ...]) -> Tensor:
         offsets = [n * axis.dilation for n, axis in zip(number, axes, strict=True)]
@@ -363,12 +360,12 @@ def _mask(axes: Sequence[_Axis], number: tuple[int, ...], like: Tensor) -> Tenso
     if not any(ranges.values()):
         return None
     sizes = [n if isinstance(n, int) else 1 for n in like.shape[axes[0].dim :]]
-    mask = torch.ones(())
+    lines = []
     for dim, size in enumerate(sizes, axes[0].dim):
         low, high = ranges.get(dim) or (0, size)
         place = torch.arange(size)  # a list would become a constant, which no export takes beside a trained beta
-        mask = mask.unsqueeze(-1) * ((place >= low) & (place < high))
-    return mask.to(like)
+        lines.append((place >= low).to(like) * (place < high).to(like))
+    return reduce(lambda mask, line: mask.unsqueeze(-1) * line, lines)
 
 
 def _measured_mask(axis: _Axis, element: int, like: Tensor) -> Tensor:
