@@ -74,10 +74,9 @@ def main() -> None:
         print(f"| {name} | {mean(r[0] for r in runs):.2f} | {change} | {mean(r[1] for r in runs):.2f} |")
     for layer in found[LEARNT][0][2]:
         places = [place for place in layer.position if place is not None]
+        place = f"{mean(places):.2f}" if places else "none"
         low, high = min(layer.beta), max(layer.beta)
-        print(
-            f"{layer.path} ({layer.op}): start {layer.start:g}, beta {low:.2f}..{high:.2f}, position {mean(places):.2f}"
-        )
+        print(f"{layer.path} ({layer.op}): start {layer.start:g}, beta {low:.2f}..{high:.2f}, position {place}")
     if options.picture:
         draw_betas(
             found[LEARNT][0][2], options.picture, title=f"test_resnet on {options.data}, {RECIPE['epochs']} epochs"
