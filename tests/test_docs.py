@@ -162,7 +162,7 @@ NOT_HERE = {
     r"compute-sanitizer|-m gpu": "needs a GPU",
     r"--pretrained|photos/": "needs weights from the network and somebody's photographs",
     r"^poolswap report run(/test| --check)|--confirm": "is of the run before, which needs the network",
-    r"photographs-\w+\.yaml|^poolswap report (vgg|resnet|densenet|operators|back|anneal)\b": "takes minutes",
+    r"photographs-\w+\.yaml|photo_nets\.py|^poolswap report (vgg|resnet)\b": "takes minutes",
     r"sbatch|--engine ray": "needs a cluster",
     r"^hf |hf-hub:": "needs the network, and an account",
     r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
