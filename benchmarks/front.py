@@ -13,7 +13,8 @@ from pathlib import Path
 from cpu_report import markdown, put_between_markers
 
 ROOT = Path(__file__).resolve().parent.parent
-ABLATION, MODELS = ROOT / "docs" / "ablate-operators.csv", ROOT / "benchmarks" / "cpu_models.csv"
+STUDIES = {name: ROOT / "docs" / f"ablate-photographs-{name.lower()}.csv" for name in ("ResNet", "VGG")}
+COSTS, MODELS = ROOT / "docs" / "ablate-operators.csv", ROOT / "benchmarks" / "cpu_models.csv"
 PICTURE = ROOT / "docs" / "front.png"
 SHOWN = ("soft", "avg", "lp", "lip", "ada", "blur")
 SHADES = {"max": "#8a8f98", "avg": "#8a8f98", "soft": "#c2410c"}
@@ -26,28 +27,26 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """Quality, speed and memory of some operators beside the control's."""
-    control = next(row for row in rows if not row["to"])
-    of = {row["to"]: row for row in rows}
-    first = [
-        "max, the stock model",
-        _percent(control["top1"]),
-        "",
-        _percent(control["shift_consistency"]),
-        "1.00",
-        "1.00",
-    ]
-    lines = [first, *(_line(name, of[name]) for name in SHOWN)]
-    return markdown(["pooling", "top-1 %", "to stock [95 %]", "same class after a shift %", "time", "memory"], lines)
+def studies() -> dict[str, list[dict[str, str]]]:
+    """The committed studies on photographs."""
+    return {name: rows_of(path) for name, path in STUDIES.items()}
+
+
+def table(studies: dict[str, list[dict[str, str]]]) -> str:
+    """Quality, speed and memory of SoftPool in the first and in all layers of each network, beside its control."""
+    head = ["network", "SoftPool in", "top-1 %", "to stock [95 %]", "verdict", "loss", "shift %", "time", "memory"]
+    return markdown(head, [_line(name, row) for name, rows in studies.items() for row in (rows[0], rows[1], rows[-1])])
 
 
 def _line(name: str, row: Row) -> list[str]:
-    low, high, delta = (f"{float(row[key]):+.2f}" for key in ("top1_low", "top1_high", "top1_delta"))
-    time = row.get("latency_ratio") or row["forward_ratio"]
-    memory = row.get("memory_ratio") or row["training_memory_ratio"]
-    quality = [_percent(row["top1"]), f"{delta} [{low}, {high}]", _percent(row["shift_consistency"])]
-    return [f"`{name}`", *quality, f"{float(time):.2f}", f"{float(memory):.2f}"]
+    costs = [f"{float(row[key]):.2f}" for key in ("forward_ratio", "training_memory_ratio")]
+    measured = [_percent(row["shift_consistency"]), *costs]
+    if not row["to"]:
+        return [name, "none, the control", _percent(row["top1"]), "", "", f"{float(row['loss']):.3f}", *measured]
+    low, high, delta = (f"{float(row[key]):+.1f}" for key in ("top1_low", "top1_high", "top1_delta"))
+    layers = f"{row['layers']} pool{'s' if int(row['layers']) > 1 else ''}"
+    loss = f"{float(row['loss']):.3f}, {row['loss_verdict']}"
+    return [name, layers, _percent(row["top1"]), f"{delta} [{low}, {high}]", row["top1_verdict"], loss, *measured]
 
 
 def _percent(text: str) -> str:
@@ -103,10 +102,9 @@ def main() -> None:
     """Write the README's parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-picture", action="store_true", help="leave the picture as it is")
-    ablation = rows_of(ABLATION)
-    put_between_markers(ROOT / "README.md", "front", f"{table(ablation)}\n\n{models(rows_of(MODELS))}")
+    put_between_markers(ROOT / "README.md", "front", f"{table(studies())}\n\n{models(rows_of(MODELS))}")
     if not parser.parse_args().no_picture:
-        draw(ablation, PICTURE)
+        draw(rows_of(COSTS), PICTURE)
 
 
 if __name__ == "__main__":

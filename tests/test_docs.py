@@ -239,7 +239,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
 
 def test_the_front_page_says_what_the_committed_runs_say():
     said = between_markers("front").search((ROOT / "README.md").read_text())[0]
-    assert front.table(front.rows_of(front.ABLATION)) in said
+    assert front.table(front.studies()) in said
     assert front.models(front.rows_of(front.MODELS)) in said
 
 
