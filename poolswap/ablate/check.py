@@ -20,7 +20,7 @@ _CHECK = re.compile(
     r"\s*(?P<metric>\w+)\s*(?P<operator>>=|<=|==|>|<)\s*(?P<bound>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
     r"(?:\s+for\s+(?P<filter>.+?))?\s*"
 )
-_EXAMPLE = "write for example 'top1_low >= -0.5' or 'forward_ratio < 1.2 for adapt=finetune, layers=5'"
+_EXAMPLE = "write for example check='forward_ratio < 1.2 for adapt=finetune, layers=5'"
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Condition:
                 raise InputError(f"there is no column {name!r}", f"the columns are {', '.join(rows[0])}")
         meant = [row for row in rows if all(str(row[name]) == value for name, value in self.only)]
         if not meant:
-            raise InputError(
-                f"the check {self.text!r} is about no row of the report", "leave out, or correct, its 'for'"
-            )
+            raise InputError(f"check={self.text!r} is about no row of the report", "leave out, or correct, its 'for'")
         return [row for row in meant if not self._holds(row[self.metric])]
 
     def _holds(self, value: object) -> bool:
@@ -53,11 +51,11 @@ def parse_check(text: str) -> Condition:
     """The check that the text says. Raises InputError."""
     match = _CHECK.fullmatch(text)
     if match is None:
-        raise InputError(f"the check {text!r} is not METRIC OPERATOR NUMBER", _EXAMPLE)
+        raise InputError(f"check={text!r} is not METRIC OPERATOR NUMBER", _EXAMPLE)
     only = []
     for item in (match["filter"] or "").split(",") if match["filter"] else ():
         name, equals, value = (part.strip() for part in item.partition("="))
         if not equals or not name or not value:
-            raise InputError(f"{item.strip()!r} of the check is not COLUMN=VALUE", _EXAMPLE)
+            raise InputError(f"check={text!r} has a part that is not COLUMN=VALUE: {item.strip()}", _EXAMPLE)
         only.append((name, value))
     return Condition(text.strip(), match["metric"], match["operator"], float(match["bound"]), tuple(only))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from poolswap.errors import InputError
 
 TEST = "test"
 _COLUMNS = ("to", "layers", "order", "adapt", "paths")
+_PARTS = re.compile(rf",(?=\s*(?:{'|'.join(_COLUMNS)})\s*=)")  # an operator's options have commas too
 _EXAMPLE = "write for example confirm='to=soft, layers=3, adapt=finetune'"
 
 
@@ -30,7 +32,9 @@ def confirmation(runs: RunFolder, asked: Study, which: str) -> tuple[RunFolder, 
         raise InputError(f"{runs.path} was judged on test images already", "choose on split='val'")
     chosen = _chosen(grid.cells, which)
     if not any(runs.result(cell.key) for cell in chosen):
-        raise InputError(f"{which!r} was not measured in {runs.path}", "run the study first, and choose by its report")
+        raise InputError(
+            f"confirm={which!r} was not measured in {runs.path}", "run the study, and choose by its report"
+        )
     asked = asked.model_copy(update={"split": TEST, "until": None})
     wanted = {_place(cell): runs.trial(cell.key) / WEIGHTS for cell in [*chosen, *_controls(grid.cells, chosen)]}
     whole = grid_of(asked)
@@ -48,20 +52,22 @@ def confirmation(runs: RunFolder, asked: Study, which: str) -> tuple[RunFolder, 
 
 def _chosen(cells: Sequence[Cell], which: str) -> list[Cell]:
     """The cells of the one variant, of every seed."""
-    found = [cell for cell in cells if cell.layers and all(_is(cell, part) for part in which.split(","))]
+    found = [cell for cell in cells if cell.layers and all(_is(cell, part) for part in _PARTS.split(which))]
     variants = {(cell.to, cell.adapt, cell.paths): cell for cell in found}
     if not variants:
-        raise InputError(f"no variant is {which!r}", _EXAMPLE)
+        raise InputError(f"confirm={which!r} is no variant of this run", _EXAMPLE)
     if len(variants) > 1:
-        few = "; ".join(f"to={c.to}, layers={c.layers}, order={c.order}, adapt={c.adapt}" for c in variants.values())
-        raise InputError(f"{which!r} is {len(variants)} variants, and one is judged: {few[:300]}", "name one of them")
+        several = f"confirm={which!r} is {len(variants)} variants, and one is judged"
+        one = next(iter(variants.values()))
+        example = f"to={one.to}, layers={one.layers}, order={one.order}, adapt={one.adapt}, paths={' '.join(one.paths)}"
+        raise InputError(several, f"name one of them, such as confirm={example!r}")
     return found
 
 
 def _is(cell: Cell, condition: str) -> bool:
     name, equals, value = (part.strip() for part in condition.partition("="))
     if not equals or name not in _COLUMNS:
-        raise InputError(f"{condition.strip()!r} is not one of {', '.join(_COLUMNS)} with its value", _EXAMPLE)
+        raise InputError(f"confirm={condition.strip()!r} is not one of {', '.join(_COLUMNS)} with its value", _EXAMPLE)
     own = " ".join(cell.paths) if name == "paths" else getattr(cell, name)
     return str(own) == value
 

@@ -24,14 +24,15 @@ def parse_until(text: str) -> float:
 def begin(study: Study, until: str, most: int) -> Study:
     """The study, to be continued from its own seeds to at most `most`. Raises InputError."""
     width, first = parse_until(until), len(study.seeds)
+    if len(study.weights) > 1:
+        raise InputError("until= adds seeds, and each has a base of its own", "give one base, or no until=")
     if not 2 <= first < most:
         raise InputError(
-            f"until={until!r} adds seeds to at most {most}, and begins with {first}", f"seeds=5, most_seeds={4 * first}"
+            f"until={until!r} adds seeds to at most {most}, and begins with {first}",
+            f"seeds={max(first, 2)}, most_seeds={max(4 * first, 20)}",
         )
     if set(study.adapt) == {"none"}:
         raise InputError("until= adds seeds, and adapt='none' has none", "train something: adapt='finetune'")
-    if len(study.weights) > 1:
-        raise InputError("until= adds seeds, and each has a base of its own", "give one base, or no until=")
     return study.model_copy(update={"until": Until(width=width, first=first, most=most)})
 
 

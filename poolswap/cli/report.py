@@ -84,7 +84,7 @@ def report(
             row = failed[0]
             where = f"{row['to']}, {row['layers']} layers, {row['adapt']}"
             raise CheckError(
-                f"{one.text!r} does not hold for {len(failed)} of {len(summary.variants)} variants; "
+                f"check={one.text!r} does not hold for {len(failed)} of {len(summary.variants)} variants; "
                 f"first for {where}: {one.metric} = {row[one.metric]}",
                 f"see {files[0]}",
             )

@@ -3,6 +3,7 @@
 import pytest
 
 from poolswap.ablate.check import parse_check
+from poolswap.cli.speech import to_flags
 from poolswap.errors import InputError
 
 ROWS = [
@@ -57,3 +58,10 @@ def test_unknown_columns_and_rows_are_named():
         parse_check("layers > 1 for adapt=scratch").failures(ROWS)
     with pytest.raises(InputError, match="about no row"):
         parse_check("layers > 1").failures([])
+
+
+def test_the_command_line_keeps_a_condition_as_it_is_typed():
+    with pytest.raises(InputError) as caught:
+        parse_check("top1")
+    example = "--check 'forward_ratio < 1.2 for adapt=finetune, layers=5'"
+    assert to_flags(caught.value.hint) == f"write for example {example}"

@@ -88,3 +88,10 @@ def test_conditions_that_are_none(text):
 def test_studies_that_cannot_be_continued(fields):
     with pytest.raises(InputError, match="until="):
         begin(Study.make({**STUDY, **fields}), "width < 1", 20)
+
+
+def test_the_hint_of_too_few_seeds_is_one_that_can_be_continued():
+    with pytest.raises(InputError) as caught:
+        begin(Study.make({**STUDY, "seeds": 1}), "width < 1", 20)
+    assert caught.value.hint == "seeds=2, most_seeds=20"
+    assert begin(Study.make({**STUDY, "seeds": 2}), "width < 1", 20).until

@@ -1,5 +1,6 @@
 """Choose on validation images, judge once on test images; and what a trial's numbers depend on is in its key."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,13 @@ def test_a_network_that_was_not_kept_is_trained_again_to_the_same_numbers():
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+def test_a_variant_is_named_by_an_operator_with_several_options():
+    to = "soft:beta=learn,start=2.0"
+    folder, study, grid = run(counts="1", seeds=1, operators=[to])
+    whole = confirmation(folder, study, f"to={grid.cells[-1].to}, layers=1")[2]
+    assert [cell.layers for cell in whole.cells] == [0, 1]
+
+
 def test_what_is_no_choice_is_said(capsys):
     folder, study, grid = run(counts="1,2", seeds=1)
     for which, said in {
@@ -117,6 +125,11 @@ def test_what_is_no_choice_is_said(capsys):
     }.items():
         with pytest.raises(InputError, match=said):
             confirmation(folder, study, which)
+    with pytest.raises(InputError, match="is 2 variants") as several:
+        confirmation(folder, study, "to=soft")
+    confirmation(folder, study, re.search(r"confirm='(.*)'", several.value.hint)[1])  # the hint works as it is given
+    assert main(["ablate", "-o", "run", "--confirm", "to=soft, layers=9", "--trust-code"]) == 2
+    assert "--confirm 'to=soft, layers=9' is no variant" in capsys.readouterr().err
     with pytest.raises(InputError, match="of another study"):
         confirmation(folder, study.model_copy(update={"batch_size": 4}), "layers=1")
     for cell in grid.cells:
