@@ -41,7 +41,7 @@ def check_writable(path: Path, *, force: bool) -> None:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe, which no file may replace", "name a file")
     if os.path.lexists(path) and not force:
-        raise _exists(path)
+        raise exists_already(path)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     if not os.access(path.parent, os.W_OK):
@@ -174,9 +174,10 @@ def _put_new(made: Path, path: Path) -> None:
             os.link(made, path)  # a rename would replace what another writer has just made
     except OSError as error:
         if os.path.lexists(path):
-            raise _exists(path) from error
+            raise exists_already(path) from error
         made.rename(path)  # a file system without links
 
 
-def _exists(path: Path) -> InputError:
+def exists_already(path: Path) -> InputError:
+    """The error where a place is taken."""
     return InputError(f"{path} exists already", "replace it with force=True, or name another file")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.formats import Format, find_format
@@ -19,7 +20,7 @@ from poolswap.export.job import Job
 from poolswap.export.parity import TOLERANCE, Parity, measure_parity
 from poolswap.export.speed import Speed, measure_speed
 from poolswap.export.timm_folder import WEIGHTS
-from poolswap.files import check_writable, partial_folder, put
+from poolswap.files import check_writable, exists_already, partial_folder, put
 from poolswap.inputs import evaluating, fitted, make_inputs
 from poolswap.manifest import Manifest, read_manifest
 from poolswap.surgery.swap import restore
@@ -154,6 +155,10 @@ def _speed(form: Format, job: Job, draft: Path, int8: Images | None) -> Speed:
 
 
 def _arguments(model: nn.Module, manifest: Manifest) -> tuple[Tensor, ...]:
+    if manifest.inputs is not None:
+        leaves = tree_leaves(manifest.inputs)
+        if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or not leaves[0].is_floating_point():
+            raise InputError(f"{manifest.model.reference} takes more than one batch, which no format here holds")
     args, kwargs = fitted(model, make_inputs(model, manifest.model.input_size, 2))
     if kwargs or not all(isinstance(x, Tensor) for x in args):
         raise InputError(f"{manifest.model.reference} takes more than tensors, which no format here holds")
@@ -178,8 +183,10 @@ def _folder_for(path: Path, form: Format, *, force: bool) -> Iterator[Path]:
 
 
 def _check_place(path: Path, form: Format, *, force: bool) -> None:
-    if form.suffixes or not path.exists() or not force:
+    if form.suffixes or not path.exists():
         check_writable(path, force=force)
+    elif not force:
+        raise exists_already(path)
     elif path.is_dir():
         _check_exported(path)
     else:

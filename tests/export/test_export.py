@@ -14,6 +14,7 @@ import torch
 from exports import HERE, NETS, swapped
 
 from poolswap.errors import CheckError, InputError, MissingExtraError
+from poolswap.example import KeptExample
 from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
@@ -52,6 +53,16 @@ def test_every_format_agrees_with_the_model_at_every_batch_size(to, tmp_path):
     assert beside == report.model_copy(update={"path": path.name})
     with pytest.raises(InputError, match="exists already"):
         export_model(model, manifest, path, to=to)
+
+
+@pytest.mark.parametrize("example", [(torch.rand(2, 3), torch.rand(2, 4)), torch.ones(2, 3, dtype=torch.int64)])
+def test_an_example_of_more_than_one_batch_is_refused(example, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
+    manifest = manifest.model_copy(update={"example": KeptExample.of(example)})
+    path = default_path(checkpoint, "state-dict")
+    with pytest.raises(InputError, match="more than one batch"):
+        export_model(model, manifest, path, to="state-dict")
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
