@@ -197,9 +197,10 @@ class _Axis:
     def after(self) -> int:
         """Trailing padding, negative where the last elements are in no window: up to whole strides, if all is known.
 
-        Where sizes are unknown, the extent: every window starts in the input.
+        Where sizes are unknown, the extent, as every window starts in the input, and a stride: so there are always more
+        windows than wanted, and no tracer notes of one size that there are, which would shut out another.
         """
-        return self.rows * self.stride - self.before - self.size if self.is_static else self.extent - 1
+        return self.rows * self.stride - self.before - self.size if self.is_static else self.extent - 1 + self.stride
 
     def real(self, element: int) -> tuple[int, int] | None:
         """The windows from one number to another whose n-th element is no padding; None for all of them."""
