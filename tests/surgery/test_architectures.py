@@ -66,7 +66,10 @@ def test_a_detector_runs_on_the_cpu():
     model, spec = create_model("torchvision:fasterrcnn_resnet50_fpn", input_size=(3, 128, 128))
     model.transform.min_size = (128,)
     sites = find_pools(model, spec.input_size)
-    assert [site.path for site in sites] == ["backbone.body.maxpool", "backbone.fpn.extra_blocks.pool_1"]
-    swap_pools(model, make_plan(sites))
+    pools = ["backbone.body.maxpool", "backbone.fpn.extra_blocks.pool_1"]
+    assert [site.path for site in sites] == [*pools, "roi_heads.box_roi_pool"]
+    plan = make_plan(sites)
+    assert list(plan.paths) == pools
+    swap_pools(model, plan)
     args, _ = make_inputs(model, spec.input_size, 1)
     assert window_kernels(model, *args) == []
