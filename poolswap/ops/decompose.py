@@ -321,7 +321,7 @@ def _max_pool(padded: Tensor, axes: Sequence[_Axis]) -> Tensor:
     m: Tensor = _MAX_POOL[len(kernel)](padded, kernel, stride, 0, dilation)
     for axis in axes:
         if not axis.is_static:  # it is padded more than need be
-            m = m.index_select(axis.dim, torch.arange(axis.out, device=m.device))  # a slice guards on the sizes
+            m = m.narrow(axis.dim, 0, axis.out)
     return m
 
 
