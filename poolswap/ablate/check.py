@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from poolswap.ablate.variant import parse_variant
 from poolswap.errors import InputError
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -35,9 +36,8 @@ class Condition:
 
     def failures(self, rows: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """The rows for which it does not hold, as for one without the number. Raises InputError where none is meant."""
-        for name in (self.metric, *(name for name, _ in self.only)):
-            if rows and name not in rows[0]:
-                raise InputError(f"there is no column {name!r}", f"the columns are {', '.join(rows[0])}")
+        if rows and self.metric not in rows[0]:
+            raise InputError(f"there is no column {self.metric!r}", f"the columns are {', '.join(rows[0])}")
         meant = [row for row in rows if all(str(row[name]) == value for name, value in self.only)]
         if not meant:
             raise InputError(f"check={self.text!r} is about no row of the report", "leave out, or correct, its 'for'")
@@ -52,10 +52,5 @@ def parse_check(text: str) -> Condition:
     match = _CHECK.fullmatch(text)
     if match is None:
         raise InputError(f"check={text!r} is not METRIC OPERATOR NUMBER", _EXAMPLE)
-    only = []
-    for item in (match["filter"] or "").split(",") if match["filter"] else ():
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not equals or not name or not value:
-            raise InputError(f"check={text!r} has a part that is not COLUMN=VALUE: {item.strip()}", _EXAMPLE)
-        only.append((name, value))
-    return Condition(text.strip(), match["metric"], match["operator"], float(match["bound"]), tuple(only))
+    only = parse_variant(match["filter"], f"check={text!r}", _EXAMPLE) if match["filter"] else ()
+    return Condition(text.strip(), match["metric"], match["operator"], float(match["bound"]), only)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from poolswap.ablate.grid import Cell, Grid, Trial, grid_of
 from poolswap.ablate.runs import WEIGHTS, RunFolder
 from poolswap.ablate.study import Study
+from poolswap.ablate.variant import parse_variant
 from poolswap.errors import InputError
 
 TEST = "test"
-_COLUMNS = ("to", "layers", "order", "adapt", "paths")
-_PARTS = re.compile(rf",(?=\s*(?:{'|'.join(_COLUMNS)})\s*=)")  # an operator's options have commas too
 _EXAMPLE = "write for example confirm='to=soft, layers=3, adapt=finetune'"
 
 
@@ -22,8 +20,7 @@ def confirmation(runs: RunFolder, asked: Study, which: str) -> tuple[RunFolder, 
 
     `which` names columns of the report by value, such as "to=soft, layers=3, adapt=finetune"; `asked` is the run's own
     study, which may say otherwise how to run. Networks that the run kept are judged as they are, others are adapted
-    again. Raises InputError where the variant is not one, was never measured, or the test images have judged another
-    one already: a second choice would be made on them.
+    again. Raises InputError where the variant is not one or was never measured, and as `judge_of` does.
     """
     study, grid = runs.study(), runs.grid()
     if asked.model_copy(update={"running": study.running}) != study:
@@ -35,24 +32,34 @@ def confirmation(runs: RunFolder, asked: Study, which: str) -> tuple[RunFolder, 
         raise InputError(
             f"confirm={which!r} was not measured in {runs.path}", "run the study, and choose by its report"
         )
-    asked = asked.model_copy(update={"split": TEST, "until": None})
+    asked = asked.model_copy(update={"split": TEST, "until": None, "halving": None})
     wanted = {_place(cell): runs.trial(cell.key) / WEIGHTS for cell in [*chosen, *_controls(grid.cells, chosen)]}
     whole = grid_of(asked)
     cells = tuple(cell for cell in whole.cells if _place(cell) in wanted)
     trials = {cell.key: _with_weights(whole.trials[cell.key], wanted[_place(cell)]) for cell in cells}
-    made, folder = Grid(layers=whole.layers, cells=cells, trials=trials), RunFolder(runs.path / TEST)
-    if folder.path.exists() and (before := folder.grid()).trials.keys() != trials.keys():
+    made = Grid(layers=whole.layers, cells=cells, trials=trials)
+    return judge_of(runs, made), asked, made
+
+
+def judge_of(runs: RunFolder, grid: Grid) -> RunFolder:
+    """The folder RUN/test, where the test images judge the one choice in this grid.
+
+    Raises InputError where they have judged another one already: a second choice would be made on them.
+    """
+    folder = RunFolder(runs.path / TEST)
+    if folder.path.exists() and (before := folder.grid()).trials.keys() != grid.trials.keys():
         judged = next((cell for cell in before.cells if cell.layers), before.cells[0])
         raise InputError(
             f"the test images of {runs.path} have judged {judged.to}, {judged.layers} layers, {judged.adapt} already",
             "a second choice needs test images of its own",
         )
-    return folder, asked, made
+    return folder
 
 
 def _chosen(cells: Sequence[Cell], which: str) -> list[Cell]:
     """The cells of the one variant, of every seed."""
-    found = [cell for cell in cells if cell.layers and all(_is(cell, part) for part in _PARTS.split(which))]
+    named = parse_variant(which, f"confirm={which!r}", _EXAMPLE)
+    found = [cell for cell in cells if cell.layers and all(_column(cell, name) == value for name, value in named)]
     variants = {(cell.to, cell.adapt, cell.paths): cell for cell in found}
     if not variants:
         raise InputError(f"confirm={which!r} is no variant of this run", _EXAMPLE)
@@ -64,12 +71,8 @@ def _chosen(cells: Sequence[Cell], which: str) -> list[Cell]:
     return found
 
 
-def _is(cell: Cell, condition: str) -> bool:
-    name, equals, value = (part.strip() for part in condition.partition("="))
-    if not equals or name not in _COLUMNS:
-        raise InputError(f"confirm={condition.strip()!r} is not one of {', '.join(_COLUMNS)} with its value", _EXAMPLE)
-    own = " ".join(cell.paths) if name == "paths" else getattr(cell, name)
-    return str(own) == value
+def _column(cell: Cell, name: str) -> str:
+    return " ".join(cell.paths) if name == "paths" else str(getattr(cell, name))
 
 
 def _controls(cells: Sequence[Cell], chosen: Sequence[Cell]) -> list[Cell]:

@@ -15,7 +15,7 @@ from poolswap.ablate.mix import mix_text, operators_of, parse_mix
 from poolswap.ablate.study import Adapt, Order, Running, Study, parse_counts
 from poolswap.adapt.content import content_digest
 from poolswap.adapt.data import Split, load_data
-from poolswap.errors import InputError
+from poolswap.errors import InputError, NothingToReplaceError
 from poolswap.load import load_model
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import sha256_of
@@ -140,6 +140,11 @@ def grid_of(study: Study) -> Grid:
 
     Raises InputError where two parts of the data are the same images.
     """
+    return make_grid(study, sites_of(study), contents_of(study))
+
+
+def sites_of(study: Study) -> list[PoolSite]:
+    """The pooling sites of the study's model, those too that it leaves alone."""
     model, spec = load_model(
         study.model,
         num_classes=study.num_classes,
@@ -148,7 +153,18 @@ def grid_of(study: Study) -> Grid:
         model_args=study.model_args,
         trust_code=study.running.trust_code,
     )
-    return make_grid(study, find_pools(model, spec.input_size), _contents(study))
+    return find_pools(model, spec.input_size)
+
+
+def replaceable(study: Study, sites: Sequence[PoolSite]) -> dict[str, PoolSite]:
+    """The sites that the study may replace, by path. Raises NothingToReplaceError where there is none."""
+    if not sites:
+        raise NothingToReplaceError(
+            "nothing to replace: the model's forward calls no pooling",
+            "poolswap convert --include convs replaces strided convolutions, which no study does",
+        )
+    everything = make_plan(sites, "all", op=study.op, exclude=study.exclude, include_global=study.include_global)
+    return {swap.site.path: swap.site for swap in everything.swaps}
 
 
 def parts_of(adapt: Adapt, split: str) -> tuple[Split, ...]:
@@ -157,7 +173,8 @@ def parts_of(adapt: Adapt, split: str) -> tuple[Split, ...]:
     return tuple(dict.fromkeys((*looked_at, split)))  # type: ignore[arg-type]
 
 
-def _contents(study: Study) -> dict[str, str]:
+def contents_of(study: Study) -> dict[str, str]:
+    """Digests of the parts of the data that the study looks at. Raises InputError where two are the same images."""
     splits = dict.fromkeys(part for adapt in study.adapt for part in parts_of(adapt, study.split))
     data = load_data(study.data, num_classes=study.num_classes, splits=list(splits), **study.running.place)
     found: dict[str, str] = {part: content_digest(data.images(part)) for part in splits}
@@ -175,8 +192,7 @@ def make_grid(study: Study, sites: Sequence[PoolSite], contents: Mapping[str, st
     Raises NothingToReplaceError where the model has no such layer, InputError where the study does not fit it.
     """
     _check(study)
-    everything = make_plan(sites, "all", op=study.op, exclude=study.exclude, include_global=study.include_global)
-    places = {swap.site.path: swap.site for swap in everything.swaps}
+    places = replaceable(study, sites)
     base, probe = _common(study), _probe(study, tuple(places))
     digests = _Digests()
     cells: list[Cell] = []

@@ -148,14 +148,16 @@ def _print(output: Output, found: Found) -> None:
             output.note(_line(name, change, found))
     if found.test is not None:
         gain = "a gain is shown" if found.gains else "no gain is shown"
-        output.note(f"on the test images {gain} in {found.goal}, with 95% confidence")
+        by = "beyond the range of its rounds and their noise" if found.goal == "latency" else "with 95% confidence"
+        output.note(f"on the test images {gain} in {found.goal}, {by}")
 
 
 def _line(name: str, change: Change, found: Found) -> str:
     top1 = f"top-1 {change.top1.mean:+.2f} [{change.top1.low:+.2f}, {change.top1.high:+.2f}] points"
     value = ""
     if found.goal != "top1":
-        unit = 100 if found.goal == "latency" else 1
-        value = f", {found.goal} {unit * change.value.mean:+.2f} ({unit * change.value.low:+.2f} at least)"
+        what, unit = ("% of the time saved", 100) if found.goal == "latency" else (found.goal, 1)
+        mean, low, high = (unit * end for end in change.value)
+        value = f", {what} {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
     latency = "" if change.latency is None else f", {change.latency:.2f} times the time"
     return f"{name}: {top1}{value}{latency}, {change.params:.3f} times the parameters, {change.seeds} seeds"

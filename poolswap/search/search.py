@@ -7,13 +7,16 @@ ended goes on, and what an earlier study measured of the same trials is used. `p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from poolswap.ablate.compare import MEASURES
-from poolswap.ablate.grid import Grid, grid_of
+from poolswap.ablate.confirm import TEST, judge_of
+from poolswap.ablate.costs import PooledCost
+from poolswap.ablate.grid import Grid, contents_of, make_grid, replaceable, sites_of
 from poolswap.ablate.mix import mix_text
 from poolswap.ablate.report.summary import Row, summarise
 from poolswap.ablate.run import Engine, run_trials
@@ -22,22 +25,20 @@ from poolswap.ablate.stats import Interval
 from poolswap.ablate.study import Study
 from poolswap.ablate.trial import groups_of, load, plan_of
 from poolswap.errors import CheckError, InputError
-from poolswap.load import load_model
 from poolswap.operators.registry import parse_operator
 from poolswap.search.choose import Budget, Candidate, choose
-from poolswap.surgery.plan import Plan, make_plan
-from poolswap.surgery.sites import find_pools
+from poolswap.surgery.plan import Plan
+from poolswap.surgery.sites import PoolSite
 
 Goal = Literal["top1", "loss", "shift", "latency"]
-
-TEST = "test"
 
 
 class Change(BaseModel):
     """A combination against its control on one part of the data, with the 95% intervals of the report.
 
-    `top1` is in percentage points, `value` the gain in what was searched for, in the unit of its measure: of latency
-    the share of the time that is saved, without an interval. `latency` and `params` are multiples of the stock model's.
+    `top1` is in percentage points, `value` the gain in what was searched for, in the unit of its measure. Of latency
+    that is the share of the time that is saved, and its ends are no 95% interval but the quartiles of the rounds, each
+    further out by the control's noise. `latency` and `params` are multiples of the stock model's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +76,7 @@ class Found(BaseModel):
 
     @property
     def gains(self) -> bool:
-        """Whether the test images show a gain in what was searched for."""
+        """Whether the trials on the test images show a gain in what was searched for."""
         return self.test is not None and self.test.value.low > 0
 
 
@@ -101,17 +102,17 @@ def search(
     if len(study.adapt) != 1:
         raise InputError("a search adapts in one way", "give one of them: adapt='recalibrate'")
     runs, base = RunFolder(folder), study.model_copy(update={"counts": "0", "order": ("forward",), "mixes": ()})
-    pairs = _pairs(base)
+    measure = _Measuring(base, engine, seen)
+    pairs = _pairs(base, measure.sites)
     singles = tuple(mix_text({path: to}) for path, to in pairs)
-    grid = _measure(runs, base.model_copy(update={"mixes": singles}), engine, "each site alone", seen)
+    grid = measure(runs, singles, "each site alone")
     rows = summarise([runs]).rows
     changes = {(path, to): _change(rows, {path: to}, goal) for path, to in pairs}
     candidates = [_candidate(*pair, change) for pair, change in changes.items() if change is not None]
     failed = {mix_text({p: to}): _why(runs, grid, p, to) for (p, to), change in changes.items() if change is None}
     chosen, dropped, val = list(choose(candidates, budget)), [], None
     while chosen:
-        mixes = (*singles, mix_text(_operators(chosen)))
-        _measure(runs, base.model_copy(update={"mixes": mixes}), engine, f"{len(chosen)} sites together", seen)
+        measure(runs, (*singles, mix_text(_operators(chosen))), f"{len(chosen)} sites together")
         val = _change(summarise([runs]).rows, _operators(chosen), goal)
         if val is not None and _keeps(val, budget):
             break
@@ -126,54 +127,57 @@ def search(
     )
     if not chosen:
         return result
-    test, grid = _judge(runs, base, _operators(chosen), engine, goal, seen)
+    judging = _Measuring(base.model_copy(update={"split": TEST}), engine, seen, measure.sites)
+    test, grid = _judge(runs, judging, _operators(chosen), goal)
     trial = next(grid.trials[cell.key] for cell in grid.cells if cell.layers)
     _, model, spec = load(trial, "cpu")
     return result.model_copy(update={"val": val, "test": test, "plan": plan_of(trial, model, spec)})
 
 
-def _pairs(study: Study) -> list[tuple[str, str]]:
+def _pairs(study: Study, sites: Sequence[PoolSite]) -> list[tuple[str, str]]:
     """(path, operator) of every site and every operator that replaces its kind."""
-    model, spec = load_model(
-        study.model,
-        num_classes=study.num_classes,
-        in_chans=study.in_chans,
-        input_size=study.input_size,
-        model_args=study.model_args,
-        trust_code=study.running.trust_code,
-    )
-    sites = find_pools(model, spec.input_size)
-    whole = make_plan(sites, "all", op=study.op, exclude=study.exclude, include_global=study.include_global)
-    scopes = {swap.site.path: swap.site.scope for swap in whole.swaps}
     operators = {to: parse_operator(to)[0] for to in study.operators}
     return [
         (path, to)
-        for path, scope in scopes.items()
+        for path, site in replaceable(study, sites).items()
         for to, operator in operators.items()
-        if (operator.window if scope == "window" else operator.head)
+        if (operator.window if site.scope == "window" else operator.head)
     ]
 
 
-def _measure(runs: RunFolder, study: Study, engine: Engine, what: str, seen: Callable[[str, int, int], None]) -> Grid:
-    """Run what has no result yet; returns the study's grid."""
-    grid = grid_of(study)
-    runs.open(study, grid, groups_of(study))
-    pending = {key: trial for key, trial in grid.trials.items() if runs.result(key) is None}
-    done = 0
+class _Measuring:
+    """Trials of mixes of one model on one part of the data; the model's sites and the images are looked at once."""
 
-    def count(key: str, outcome: object) -> None:
-        nonlocal done
-        done += 1
-        seen(what, done, len(pending))
+    def __init__(
+        self,
+        study: Study,
+        engine: Engine,
+        seen: Callable[[str, int, int], None],
+        sites: Sequence[PoolSite] | None = None,
+    ) -> None:
+        self.study, self.engine, self.seen = study, engine, seen
+        self.sites = sites_of(study) if sites is None else sites
+        self.contents, self.groups = contents_of(study), groups_of(study)
 
-    run_trials(runs, pending, engine, seen=count)
-    for cell in grid.cells:
-        if not cell.layers and runs.result(cell.key) is None:
-            failure = runs.failure(cell.key)
-            raise CheckError(
-                f"the control failed: {failure.error if failure else 'it has no result'}", f"see {runs.path}"
-            )
-    return grid
+    def grid(self, mixes: tuple[str, ...]) -> tuple[Study, Grid]:
+        """The study of these mixes, and its grid."""
+        study = self.study.model_copy(update={"mixes": mixes})
+        return study, make_grid(study, self.sites, self.contents)
+
+    def __call__(self, runs: RunFolder, mixes: tuple[str, ...], what: str) -> Grid:
+        """Run what has no result yet; returns the grid. Raises CheckError where the control failed."""
+        study, grid = self.grid(mixes)
+        runs.open(study, grid, self.groups)
+        pending = {key: trial for key, trial in grid.trials.items() if runs.result(key) is None}
+        ended = count(1)
+        run_trials(runs, pending, self.engine, seen=lambda key, outcome: self.seen(what, next(ended), len(pending)))
+        for cell in grid.cells:
+            if not cell.layers and runs.result(cell.key) is None:
+                failure = runs.failure(cell.key)
+                raise CheckError(
+                    f"the control failed: {failure.error if failure else 'it has no result'}", f"see {runs.path}"
+                )
+        return grid
 
 
 def _operators(chosen: Sequence[Candidate]) -> dict[str, str]:
@@ -199,8 +203,7 @@ def _change(rows: Sequence[Row], operators: Mapping[str, str], goal: Goal) -> Ch
     # A ratio closer to 1 than the control is from itself is none.
     latency = None if forward is None else forward.ratio if abs(forward.ratio - 1) > forward.noise else 1.0
     if goal == "latency":
-        saved = 1 - (latency or 1.0)
-        value = Interval(saved, saved, saved)
+        value = Interval(0, 0, 0) if forward is None or latency is None else _saved(forward, latency)
     else:
         found, sign = row.compared[goal], MEASURES[goal].sign
         low, high = sorted((sign * found.low, sign * found.high))
@@ -213,6 +216,11 @@ def _change(rows: Sequence[Row], operators: Mapping[str, str], goal: Goal) -> Ch
         params=row.parameters / control.parameters,
         seeds=row.paired,
     )
+
+
+def _saved(forward: PooledCost, latency: float) -> Interval:
+    """The share of the time that is saved, and what the rounds' quartiles and the control's noise leave of it."""
+    return Interval(1 - latency, 1 - forward.high - forward.noise, 1 - forward.low + forward.noise)
 
 
 def _candidate(path: str, to: str, change: Change) -> Candidate:
@@ -239,23 +247,11 @@ def _keeps(change: Change, budget: Budget) -> bool:
     return change.value.mean > 0 and change.top1.mean >= -budget.max_drop and within
 
 
-def _judge(
-    runs: RunFolder,
-    base: Study,
-    operators: Mapping[str, str],
-    engine: Engine,
-    goal: Goal,
-    seen: Callable[[str, int, int], None],
-) -> tuple[Change, Grid]:
+def _judge(runs: RunFolder, measure: _Measuring, operators: Mapping[str, str], goal: Goal) -> tuple[Change, Grid]:
     """The combination on the test images, in a folder of its own that has judged no other one."""
-    folder = RunFolder(runs.path / TEST)
-    asked = base.model_copy(update={"split": TEST, "mixes": (mix_text(operators),)})
-    if (folder.path / "grid.json").exists() and folder.grid().trials.keys() != grid_of(asked).trials.keys():
-        raise InputError(
-            f"the test images of {runs.path} have judged another choice already",
-            "a second choice needs test images of its own",
-        )
-    grid = _measure(folder, asked, engine, "the test images", seen)
+    mixes = (mix_text(operators),)
+    folder = judge_of(runs, measure.grid(mixes)[1])
+    grid = measure(folder, mixes, "the test images")
     change = _change(summarise([folder]).rows, operators, goal)
     if change is None:
         raise CheckError("no trial of the chosen combination ended well on the test images", f"see {folder.path}")

@@ -28,6 +28,14 @@ def test_rows_that_do_not_hold(text, failing):
     assert parse_check(text).failures(ROWS) == [ROWS[n] for n in failing]
 
 
+def test_a_variant_is_named_by_an_operator_with_several_options():
+    """As in --confirm: a comma of the operator's is none of the condition's."""
+    rows = [{"to": to, "layers": 1, "top1_low": -1.0} for to in ("soft:beta=learn,start=2", "soft")]
+    check = parse_check("top1_low >= 0 for to=soft:beta=learn,start=2, layers=1")
+    assert check.only == (("to", "soft:beta=learn,start=2"), ("layers", "1"))
+    assert check.failures(rows) == rows[:1]
+
+
 def test_a_row_without_the_number_does_not_hold():
     assert parse_check("top1_delta > -100").failures(ROWS[2:]) == ROWS[2:]
 

@@ -1,11 +1,13 @@
 """The whole search over made-up trials of known effects: what it measures, chooses, takes out again, and claims."""
 
 import json
+import sys
 
 import pytest
 import yaml
-from ablate.ablation_runs import IMAGES, made_up
+from ablate.ablation_runs import IMAGES, costs, made_up
 
+from poolswap.ablate import grid
 from poolswap.ablate.mix import is_mix, parse_mix
 from poolswap.ablate.runs import Failure, RunFolder
 from poolswap.ablate.study import Study
@@ -23,8 +25,11 @@ def study(**fields):
     return Study.make({**base, "operators": ["soft", "lp"], "exclude": "layer4*", **fields})
 
 
-def made(effects, *, together=0, fail=lambda trial: False):
-    """An engine whose trials get right as many images more as their replacements add up to; and what it ran."""
+def made(effects, *, together=0, fail=lambda trial: False, ratio=None):
+    """An engine whose trials get right as many images more as their replacements add up to; and what it ran.
+
+    `ratio` is the time of all variants, to the control's.
+    """
     ran = []
 
     def engine(folder, trials):
@@ -37,7 +42,9 @@ def made(effects, *, together=0, fail=lambda trial: False):
             chosen = parse_mix(trial.to or "") if is_mix(trial.to or "") else dict.fromkeys(trial.paths, trial.to)
             better = sum(effects.get(pair, 0) for pair in chosen.items()) + (together if len(chosen) > 1 else 0)
             with folder.claim(key, trial):
-                folder.write_result(key, made_up(trial, WRONG + trial.seed - better))
+                result = made_up(trial, WRONG + trial.seed - better)
+                timed = {"costs": costs(ratio)} if ratio and trial.paths else {}
+                folder.write_result(key, result.model_copy(update=timed))
             yield key, "done"
 
     return engine, ran
@@ -112,8 +119,33 @@ def test_a_trial_that_fails_costs_its_candidate_and_a_control_that_fails_the_sea
 def test_the_test_images_judge_one_choice(tmp_path):
     engine, _ = made({(FIRST, "soft"): 6, (FIRST, "lp"): 4})
     search(tmp_path / "run", study(operators=["lp"]), Budget(max_drop=1), engine)
-    with pytest.raises(InputError, match="have judged another choice"):
+    with pytest.raises(InputError, match="have judged lp, 1 layers, scratch already"):
         search(tmp_path / "run", study(operators=["soft"]), Budget(max_drop=1), engine)
+
+
+@pytest.mark.parametrize(("ratio", "shown"), [(0.9, True), (0.95, False)])
+def test_a_saving_of_time_is_claimed_beyond_the_range_of_its_rounds_only(tmp_path, ratio, shown):
+    """Made-up rounds range 0.05 to either side, and the control is 0.01 from itself."""
+    engine, _ = made({}, ratio=ratio)
+    only = study(operators=["soft"], exclude=["layer*"])
+    found = search(tmp_path / "run", only, Budget(max_drop=1), engine, goal="latency")
+    assert [one.path for one in found.chosen] == [FIRST]
+    assert found.test.value == pytest.approx((1 - ratio, 0.94 - ratio, 1.06 - ratio))
+    assert found.gains == shown
+
+
+def test_the_model_is_built_and_the_images_are_digested_once_a_part_of_the_data(tmp_path, monkeypatch):
+    seen = []
+    for name in ("sites_of", "contents_of"):
+        real = getattr(grid, name)
+        monkeypatch.setattr(
+            sys.modules[search.__module__],
+            name,
+            lambda study, name=name, real=real: seen.append((name, study.split)) or real(study),
+        )
+    engine, _ = made({(FIRST, "soft"): 6, (SECOND, "soft"): 3}, together=-20)
+    assert search(tmp_path / "run", study(operators=["soft"]), Budget(max_drop=1), engine).dropped
+    assert seen == [("sites_of", "val"), ("contents_of", "val"), ("contents_of", "test")]
 
 
 def test_a_search_adapts_in_one_way(tmp_path):
