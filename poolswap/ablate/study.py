@@ -69,8 +69,8 @@ class Study(Settings):
     (`poolswap.adapt.load_data`). `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one
     pass over the training images. What the report makes of the trials, and their keys do not depend on: `group` says
     which images belong together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter,
-    `until` when to stop adding seeds (`poolswap.ablate.sequential`). Neither do they depend on `running`, which says
-    where and how.
+    `until` when to stop adding seeds (`poolswap.ablate.sequential`), `halving` how many variants of each adaptation get
+    all seeds (`poolswap.ablate.halving`). Neither do they depend on `running`, which says where and how.
 
     `seeds` may be given as a number N for 0 to N-1. `weights` are "random", "pretrained" or the path of a state dict.
     From one such base the seeds vary the order of the images and what augmentation and operators draw, and nothing
@@ -104,6 +104,7 @@ class Study(Settings):
     group: str | None = None
     margin: float = Field(default=0.5, gt=0, le=100)
     until: Until | None = None
+    halving: int | None = Field(default=None, ge=1)
     running: Running = Field(default_factory=Running)
 
     @field_validator("weights", "order", "operators", "adapt", "exclude", "mixes", mode="before")

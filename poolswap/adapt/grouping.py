@@ -70,7 +70,9 @@ def _column(dataset: Any, name: str) -> Sequence[Any]:
 
 def _names(dataset: Any, group: str) -> list[str]:
     if not hasattr(dataset, "filenames"):
-        raise InputError(f"the images have no names that group={group!r} could look at", "use a folder of images")
+        own = getattr(dataset, "groups", None) is not None
+        hint = "leave out group=: this data brings its own groups" if own else "use a folder of images"
+        raise InputError(f"the images have no names that group={group!r} could look at", hint)
     try:
         return [PurePath(name).as_posix() for name in dataset.filenames(absolute=False)]
     except (AttributeError, NotImplementedError, AssertionError):

@@ -65,6 +65,9 @@ def ablate(
         typer.Option(metavar="LIST", help="forward, backward, single (one at a time).", show_default="forward"),
     ] = None,
     operators: OperatorsOption = None,
+    op: Annotated[Literal["max", "avg"] | None, typer.Option("--op", help="Only this kind of pooling.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these alone.")] = None,
+    include_global: Annotated[bool, typer.Option("--include-global", help="The head's global pooling too.")] = False,
     adapt: Annotated[
         str | None,
         typer.Option(metavar="LIST", help="none, recalibrate, finetune, scratch, by comma.", show_default="none"),
@@ -75,6 +78,10 @@ def ablate(
         str | None, typer.Option(metavar="CONDITION", help="Add seeds until 'width < 1', in points of top-1.")
     ] = None,
     most_seeds: Annotated[int, typer.Option("--most-seeds", min=2, max=10_000, help="Where --until ends.")] = 20,
+    halving: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the N best of each adaptation get all seeds; others fewer."),
+    ] = None,
     detect: Annotated[
         float | None,
         typer.Option(min=0.01, max=100, metavar="POINTS", help="Say what it takes to see that much, and run nothing."),
@@ -98,6 +105,7 @@ def ablate(
         typer.Option(
             metavar="HOW",
             help="Images that belong together: parent, column:NAME, or a pattern.",
+            show_default="the data's own",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -132,6 +140,7 @@ def ablate(
     from poolswap.ablate.confirm import confirmation
     from poolswap.ablate.estimate import estimate_seconds
     from poolswap.ablate.grid import grid_of
+    from poolswap.ablate.halving import check_halving, next_round
     from poolswap.ablate.power import needs, say
     from poolswap.ablate.progress import StudyProgress, duration
     from poolswap.ablate.report import summarise
@@ -161,11 +170,15 @@ def ablate(
         "counts": counts,
         "order": _parts(order),
         "operators": split_operators(operators) if operators else None,
+        "op": op,
+        "exclude": exclude,
+        "include_global": include_global,
         "adapt": ["scratch"] if from_scratch else _parts(adapt),
         "seeds": seeds or (len(base) if base else None),
         "batch_size": batch_size,
         "group": group,
         "margin": margin,
+        "halving": halving,
         "weights": list(map(str, base or [])) or (weights.weights if weights.is_given else None),
         "num_classes": weights.num_classes,
         "in_chans": weights.in_chans,
@@ -186,13 +199,17 @@ def ablate(
     asked = Study.make({**fields, **{name: value for name, value in given.items() if value}})
     if {"finetune", "scratch"} & {*asked.adapt} or asked.recipe:
         check_recipe(Recipe.make(asked.recipe))
-    if until and execution.shard:
-        raise InputError("--until looks at all results, and a shard has its own", "run it without --shard")
+    if detect and confirm:
+        raise InputError("--detect runs nothing, and --confirm judges", "leave out one of them")
     asked = begin(asked, until, most_seeds) if until else asked
+    if asked.halving:
+        check_halving(asked)
     runs = RunFolder(folder)
     final = None
     if confirm:
         runs, asked, final = confirmation(runs, asked, confirm)
+    if (asked.until or asked.halving) and execution.shard:
+        raise InputError("what runs next depends on all results, and a shard has its own", "run it without --shard")
     if detect:
         found, images = needs(asked, runs, detect)
         output.document({"needs": found})
@@ -207,7 +224,8 @@ def ablate(
     while following is not None:
         asked, grid = following, final or grid_of(following)
         mine = grid.shard(*parse_shard(execution.shard)) if execution.shard else grid.trials
-        pending = {key: trial for key, trial in mine.items() if runs.result(key) is None}
+        left = {key: trial for key, trial in mine.items() if runs.result(key) is None}
+        pending = next_round(asked, grid, runs.result, outcomes) if asked.halving else left
         seconds = estimate_seconds(pending.values(), jobs=execution.jobs)
         output.note(
             f"{len(grid.trials)} trials over {len(grid.layers)} layers, {len(pending)} to run here: "
@@ -219,7 +237,7 @@ def ablate(
                 None,
                 ["layers", "order", "to", "adapt", "seed", "trial", "done"],
                 [
-                    [c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in pending]
+                    [c.layers, c.order, c.to, c.adapt, c.seed, c.key, c.key not in left]
                     for c in grid.cells
                     if c.key in mine
                 ],
@@ -233,6 +251,9 @@ def ablate(
         failed = [key for key, outcome in outcomes.items() if outcome == "failed"]
         widths = summarise([runs]).widths if asked.until and not failed else ()
         following = continued(asked, widths)
+        elsewhere = "elsewhere" in outcomes.values()  # the other process goes on with what it finds
+        if asked.halving and not elsewhere and next_round(asked, grid, runs.result, outcomes):
+            following, final = asked, grid
         if widths:
             output.note(f"{len(asked.seeds)} seeds: the widest interval is {max(widths):.2f} points")
     output.document({"run": runs.path, "outcomes": outcomes})

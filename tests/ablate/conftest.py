@@ -1,4 +1,4 @@
-"""Runs folders with made-up results, so that reports are tested on numbers that are known."""
+"""Runs folders and engines with made-up results, so that reports and commands are tested on numbers that are known."""
 
 import pytest
 from ablation_runs import made_up
@@ -37,5 +37,27 @@ def make_run(tmp_path):
             elif not leave_out(trial):
                 folder.write_result(key, made_up(trial, 10 + wrong * len(trial.paths) + trial.seed))
         return folder, grid
+
+    return make
+
+
+@pytest.fixture
+def made_up_engine(tmp_path, monkeypatch):
+    """made_up_engine(wrong) -> the trials that `poolswap ablate` ran, by an engine that makes `wrong(trial)` wrong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("poolswap.ablate.estimate.estimate_seconds", lambda trials, jobs: 0.0)
+
+    def make(wrong):
+        ran = []
+
+        def engine(folder, trials):
+            for key, trial in trials.items():
+                ran.append(trial)
+                with folder.claim(key, trial):
+                    folder.write_result(key, made_up(trial, wrong(trial)))
+                yield key, "done"
+
+        monkeypatch.setattr("poolswap.cli.ablate.Execution.start", lambda execution: engine)
+        return ran
 
     return make

@@ -1,12 +1,14 @@
 """What a run needs is said before it, and when to stop is decided by intervals that stay valid."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from poolswap.ablate.power import need, noise_seen, say
 from poolswap.ablate.report import summarise
+from poolswap.ablate.runs import RunFolder
 from poolswap.ablate.sequential import begin, continued, level_at, level_of, looks, parse_until
 from poolswap.ablate.stats import Difference, Noise
 from poolswap.ablate.study import Study
@@ -95,3 +97,31 @@ def test_the_hint_of_too_few_seeds_is_one_that_can_be_continued():
         begin(Study.make({**STUDY, "seeds": 1}), "width < 1", 20)
     assert caught.value.hint == "seeds=2, most_seeds=20"
     assert begin(Study.make({**STUDY, "seeds": 2}), "width < 1", 20).until
+
+
+def test_the_command_adds_seeds_until_the_interval_is_narrow_or_there_are_so_many(made_up_engine, capsys):
+    """Variants are three images better and worse in turns, which few seeds make wide, and more seeds narrow."""
+    ran = made_up_engine(lambda trial: 40 + (3 * (-1) ** trial.seed if trial.to else 0))
+    command = [
+        "ablate",
+        "test_resnet",
+        "--data",
+        "digits",
+        "--input-size",
+        "3,16,16",
+        "--from-scratch",
+        "--counts",
+        "1",
+    ]
+    command += ["--seeds", "2", "--most-seeds", "8"]
+    for folder, until, seeds in (("narrow", "width < 12", 4), ("never", "width < 0.1", 8)):
+        assert main([*command, "--until", until, "-o", folder]) == 0
+        said = capsys.readouterr().err
+        assert f"{seeds} seeds: the widest interval is" in said
+        assert [f"{n} seeds: the widest" in said for n in (2, 4, 8)] == [True, True, seeds == 8]
+        study = Study.read(Path(folder) / "study.yaml")
+        assert len(study.seeds) == seeds
+        assert summarise([RunFolder(folder)]).family.level == level_at(seeds, 2, 8)
+    assert len(ran) == 2 * 4 + 2 * 8
+    assert main([*command, "--until", "width < 12", "--shard", "1/2"]) == 2
+    assert "run it without --shard" in capsys.readouterr().err

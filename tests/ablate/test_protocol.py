@@ -138,6 +138,8 @@ def test_what_is_no_choice_is_said(capsys):
     assert "was not measured in run" in capsys.readouterr().err
     assert main(["ablate", "-o", "run", "--confirm", "layers=1"]) == 2
     assert "--trust-code" in capsys.readouterr().err
+    assert main(["ablate", "-o", "run", "--confirm", "layers=1", "--detect", "1", "--trust-code"]) == 2
+    assert "leave out one of them" in capsys.readouterr().err
     assert not Path("run/test").exists()
 
 

@@ -249,6 +249,25 @@ def test_what_cannot_be_run_is_said_before_anything_runs(arguments, said, capsys
     assert not Path("ablation").exists()
 
 
+def test_the_layers_that_are_counted_are_chosen_as_in_convert(capsys):
+    """What a hint says to type is taken: a model of global pooling alone has nothing else."""
+    Path("head.py").write_text(
+        "from torch import nn\ndef net(num_classes=10):\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))\n"
+        "def none(num_classes=10):\n    return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))\n"
+    )
+    command = ["--data", "digits", "--adapt", "scratch", "--input-size", "3,8,8", "--seeds", "1", "--dry-run"]
+    assert main(["ablate", "head.py:net", *command]) == 5
+    assert "--include-global" in capsys.readouterr().err
+    assert main(["ablate", "head.py:net", "--include-global", *command]) == 0
+    assert "2 trials over 1 layers" in capsys.readouterr().err
+    assert main(["ablate", "head.py:none", *command]) == 5
+    assert "poolswap convert --include convs" in capsys.readouterr().err
+    assert main(["ablate", "net.py:net", "--exclude", "3", *command]) == 0
+    assert "2 trials over 1 layers" in capsys.readouterr().err
+    assert main(["ablate", "net.py:net", "--op", "avg", *command]) == 5
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_shards_that_are_none(text):
     with pytest.raises(InputError, match="shard="):

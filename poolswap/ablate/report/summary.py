@@ -44,6 +44,7 @@ class Row(BaseModel):
     paired: int = 0
     failed: int = 0
     missing: int = 0
+    incomplete: bool = False
     top1: float | None = None
     top1_std: float | None = None
     top5: float | None = None
@@ -238,8 +239,12 @@ def _rows(
     costs = _costs(grid, results)
     rows = [_row(cells, results, failed, costs) for cells in variants.values()]
     pairs = [_pairs(cells, controls[cells[0].adapt], results) for cells in variants.values()]
+    # A variant that is left out was looked at all the same: it counts among those that intervals hold for at once.
     family = Family(level_of(study), sum(map(bool, pairs)), margin)
-    return [_beside(row, mine, blocks, family) for row, mine in zip(rows, pairs, strict=True)], family
+    if study.halving:
+        rows = [row.model_copy(update={"incomplete": row.layers > 0 and row.missing > 0}) for row in rows]
+    beside = [_beside(row, mine, blocks, family) for row, mine in zip(rows, pairs, strict=True)]
+    return beside, family
 
 
 def _costs(grid: Grid, results: Mapping[str, Result]) -> dict[_Architecture, dict[str, PooledCost]]:
@@ -295,7 +300,7 @@ def _pairs(
 
 
 def _beside(row: Row, pairs: list[tuple[Record, Record]], blocks: Numbers | None, family: Family) -> Row:
-    if not pairs:
+    if not pairs or row.incomplete:
         return row
     judged = {
         name: judge(name, difference, family, seeds=len(pairs), deterministic=row.adapt == "none")

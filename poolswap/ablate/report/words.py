@@ -24,7 +24,7 @@ def headlines(summary: Summary) -> list[tuple[Verdict | None, str, str]]:
     rows = [row for row in summary.rows if not row.is_control]
     for to, adapt in dict.fromkeys((row.to, row.adapt) for row in rows):
         mine = [row for row in rows if (row.to, row.adapt) == (to, adapt)]
-        row = max(mine, key=lambda row: (row.layers, abs(getattr(row.top1_compared, "delta", 0))))
+        row = max(mine, key=lambda row: (not row.incomplete, row.layers, abs(getattr(row.top1_compared, "delta", 0))))
         found = row.top1_compared
         short = found.joint_verdict.say(summary.family.margin) if found else "no result"
         if row.provisional and found and found.joint_verdict is not Verdict.OPEN:
@@ -44,6 +44,8 @@ def sentence(row: Row, summary: Summary) -> str:
     if found is None:
         if row.failed:
             return f"{what}: failed."
+        if row.incomplete:
+            return f"{what}: {row.seeds} of {row.seeds + row.missing} seeds, and a verdict takes all."
         why = "the control is missing; poolswap report PART1 PART2 merges shards" if row.seeds else "no result yet"
         return f"{what}: {why}."
     rest = "" if summary.family.rows == 1 else f" beside {summary.family.rows - 1} other rows"
