@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from math import ceil, inf
+from math import ceil, inf, pow
 
 from poolswap.ablate.grid import Cell, Grid, Trial
 from poolswap.ablate.runs import Result
@@ -66,7 +66,7 @@ def _variants(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _left(begun: int, at_last: int, share: float) -> int:
     """How many of `begun` variants go on when this share of the rounds is done."""
-    return ceil(begun * min(at_last / max(begun, 1), 1) ** share - 1e-9)
+    return ceil(begun * pow(min(at_last / max(begun, 1), 1), share) - 1e-9)
 
 
 def _best(variants: list[list[Cell]], count: int, results: _Results, controls: Sequence[Cell]) -> list[list[Cell]]:
