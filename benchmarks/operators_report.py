@@ -6,19 +6,24 @@ python benchmarks/operators_report.py [--no-costs] [--rounds N]
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from cpu_report import markdown, put_between_markers
 
 from poolswap.bench.environment import environment
-from poolswap.nn import HeadSite, WindowSite
+from poolswap.nn import HeadSite
 from poolswap.operators import OPERATORS
-from poolswap.operators.cost import SHAPE, STEM, Cost, measure_costs
+from poolswap.operators.cost import HEAD, STEM, Cost, Place, measure_costs
 from poolswap.operators.describe import replaces, usage
 from poolswap.operators.operator import Operator
 
 PAGE = Path(__file__).parent.parent / "docs" / "operators.md"
-CHANNELS = SHAPE[1]
+CHANNELS = STEM.site.channels
+TABLES = (
+    ("costs", STEM, [operator for operator in OPERATORS.values() if operator.window]),
+    ("head-costs", HEAD, [operator for operator in OPERATORS.values() if operator.head]),
+)
 
 
 def operators_table() -> str:
@@ -39,20 +44,19 @@ def operators_table() -> str:
 
 def parameters(operator: Operator) -> int:
     """Learnable values of one module with the default options."""
-    site = WindowSite(STEM, channels=CHANNELS) if operator.window else HeadSite(channels=CHANNELS)
+    site = STEM.site if operator.window else HeadSite(channels=CHANNELS)
     return sum(parameter.numel() for parameter in operator.make(site).parameters())
 
 
-def costs_table(rounds: int) -> str:
-    """Forward in eval mode and forward with backward in train mode, as multiples of torch's max pooling."""
-    windowed = [operator for operator in OPERATORS.values() if operator.window]
-    costs = measure_costs(windowed, rounds=rounds)
+def costs_table(operators: Iterable[Operator], place: Place, rounds: int) -> str:
+    """Forward in eval mode and forward with backward in train mode, as multiples of the stock layer's."""
+    costs = measure_costs(operators, place, rounds=rounds)
     lines = [
         [f"`{name}`", f"{cost.forward:.1f}", f"{cost.training:.1f}"]
         for name, cost in costs.items()
         if isinstance(cost, Cost)
     ]
-    where = f"{STEM} on {'x'.join(map(str, SHAPE))} in float32, medians of {rounds} interleaved rounds"
+    where = f"In float32, {place}, medians of {rounds} interleaved rounds"
     return f"{environment()}. {where}.\n\n" + markdown(["name", "forward, eval", "forward and backward, train"], lines)
 
 
@@ -64,7 +68,8 @@ def main() -> None:
     options = parser.parse_args()
     put_between_markers(PAGE, "operators", operators_table())
     if not options.no_costs:
-        put_between_markers(PAGE, "costs", costs_table(options.rounds))
+        for name, place, operators in TABLES:
+            put_between_markers(PAGE, name, costs_table(operators, place, options.rounds))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Three small networks for 64x64 photographs, with the pools of the families that they are of.
+"""Small networks for 64x64 photographs, with the pools of the families that they are of.
 
 poolswap ablate --study benchmarks/photographs-vgg.yaml -o vgg --trust-code
 """
@@ -38,6 +38,24 @@ def densenet(num_classes: int = 17) -> nn.Module:
             layers.append(Dense(width, 12))
             width += 12
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+
+
+def detector(num_classes: int = 17) -> nn.Module:
+    """A detector's end in small: a stem to a map of 16x16, a pyramid of stride-1 max pools beside it, one more pool."""
+    stem = [*_convolution(3, 16, stride=2), *_convolution(16, 24, stride=2)]
+    neck = [Pyramid(), *_convolution(96, 32, kernel_size=1), nn.MaxPool2d(2), *_convolution(32, 48)]
+    return nn.Sequential(*stem, *neck, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, num_classes))
+
+
+class Pyramid(nn.Module):
+    """The map beside its maxima over windows of 5, 9 and 13, as spatial pyramids in detectors have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools = nn.ModuleList(nn.MaxPool2d(k, 1, k // 2) for k in (5, 9, 13))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, *(pool(x) for pool in self.pools)], 1)
 
 
 class Residual(nn.Module):

@@ -42,6 +42,7 @@ SETTINGS = {
     "ada": "One learnt share a layer between `edscw` and `soft`.",
     "blur": "`taps=3` for stems, 5 for stronger smoothing. It pays in shift consistency, not in top-1.",
     "aps": "With `circular=true` in a network that pads circularly, shifts are followed exactly.",
+    "simpool": "For heads alone, with training: it normalises, so it starts as no other head. `gamma=2` behind a ReLU.",
     "spp": "For heads alone. The classifier is new, so it needs training.",
 }
 

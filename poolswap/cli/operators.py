@@ -26,7 +26,7 @@ def operators(
     """List the pooling operators: formula, options, cost."""
     from poolswap.errors import InputError
     from poolswap.operators import OPERATORS, Operator
-    from poolswap.operators.cost import SHAPE, STEM, measure_costs
+    from poolswap.operators.cost import HEAD, STEM, measure_costs
     from poolswap.operators.registry import installed_operators, load_operator
     from poolswap.ops.backend import select
 
@@ -35,13 +35,16 @@ def operators(
         chosen = {operator.name: operator for operator in map(load_operator, name)}
     good = {key: found for key, found in chosen.items() if isinstance(found, Operator)}
     errors = {key: found for key, found in chosen.items() if isinstance(found, InputError)}
-    costs = measure_costs(operator for operator in good.values() if operator.window) if cost else {}
+    costs: dict[str, Cost | InputError] = {}
+    if cost:
+        costs = measure_costs((operator for operator in good.values() if operator.window), STEM)
+        costs |= measure_costs((operator for operator in good.values() if not operator.window), HEAD)
     errors |= {key: found for key, found in costs.items() if isinstance(found, InputError)}
     measured = {key: found for key, found in costs.items() if not isinstance(found, InputError)}
     backend = select("cpu").name
     output.document(
         {
-            "cost_of": {"geometry": str(STEM), "shape": SHAPE, "device": "cpu", "soft_backend": backend}
+            "cost_of": {"windows": str(STEM), "heads": str(HEAD), "device": "cpu", "soft_backend": backend}
             if cost
             else None,
             "operators": [
@@ -51,8 +54,8 @@ def operators(
         }
     )
     if cost:
-        where = f"{STEM} on {'x'.join(map(str, SHAPE))}, CPU, soft by the {backend} backend"
-        output.note(f"time as a multiple of max pooling's: {where}")
+        output.note(f"time as a multiple of max pooling's: {STEM}, CPU, soft by the {backend} backend")
+        output.note(f"of heads alone, of average pooling's: {HEAD}")
     columns = ["operator", "replaces", "formula", "options", *_COSTS * cost, "paper"]
     rows = [_row(key, good.get(key), errors.get(key), measured.get(key), cost) for key in chosen]
     output.table(None, columns, rows)

@@ -17,6 +17,7 @@ from poolswap.nn.lse import LSEHead, LSEPool
 from poolswap.nn.mixed import MixedPool
 from poolswap.nn.roi import soft_region
 from poolswap.nn.s3 import S3Pool
+from poolswap.nn.simpool import SimPoolHead
 from poolswap.nn.soft import SoftPool, soft_head
 from poolswap.nn.sparse import Entmax15Head, Entmax15Pool, SparsemaxHead, SparsemaxPool
 from poolswap.nn.spp import SpatialPyramidPool
@@ -44,6 +45,7 @@ _ALL = (
     Operator("ada", AdaPool),
     Operator("blur", BlurPool),
     Operator("aps", APSPool),
+    Operator("simpool", head=SimPoolHead),
     Operator("spp", head=SpatialPyramidPool),
 )
 OPERATORS: Mapping[str, Operator] = MappingProxyType({operator.name: operator for operator in _ALL})

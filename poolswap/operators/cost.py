@@ -1,8 +1,9 @@
-"""What an operator costs on this machine, as a multiple of torch's own max pooling."""
+"""What an operator costs on this machine, as a multiple of the stock layer that it replaces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,18 +13,35 @@ from torch import nn
 from poolswap.errors import InputError, first_line
 from poolswap.geometry import Geometry
 from poolswap.measure import interleave
-from poolswap.nn.site import WindowSite
+from poolswap.nn.site import HeadSite, WindowSite
 from poolswap.nn.stock import MaxPool
 from poolswap.operators.operator import Operator
 
-STEM = Geometry.make(2, 3, 2, 1)
-SHAPE = (2, 64, 56, 56)
-_STOCK = "torch.nn.MaxPool2d"
+_STOCK = "stock"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where costs are measured: a site, the layer that stands there, and noise of `shape` (N, C, *spatial)."""
+
+    site: WindowSite | HeadSite
+    stock: nn.Module
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """Windows or map, in short form."""
+        where = str(self.site.geometry) if isinstance(self.site, WindowSite) else "the whole map"
+        return f"{where} on {'x'.join(map(str, self.shape))}"
+
+
+_WINDOWS = WindowSite(Geometry.make(2, 3, 2, 1), channels=64)
+STEM = Place(_WINDOWS, MaxPool(_WINDOWS), (2, 64, 56, 56))
+HEAD = Place(HeadSite(channels=512), nn.AdaptiveAvgPool2d(1), (8, 512, 7, 7))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Time over max pooling's, the median of rounds in which all take turns.
+    """Time over the stock layer's, the median of rounds in which all take turns.
 
     `forward` is in eval mode without gradients, `training` with the backward pass.
     `parameters` is the number of learnable values.
@@ -36,30 +54,29 @@ class Cost:
 
 def measure_costs(
     operators: Iterable[Operator],
+    place: Place,
     *,
-    geometry: Geometry = STEM,
-    shape: Sequence[int] = SHAPE,
     rounds: int = 10,
     device: torch.device | str = "cpu",
 ) -> dict[str, Cost | InputError]:
-    """The cost of each operator with its default options, by name, on noise of `shape` (N, C, *spatial).
+    """The cost of each operator with its default options at the place, by name.
 
     One that cannot be made or run, which may be somebody else's, has its error in the place of a cost.
     """
     found: dict[str, Cost | InputError] = {}
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device)
+    x = torch.randn(*place.shape, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.random.fork_rng(devices=[]):
         modules = {}
         for operator in operators:
             try:
-                module = operator.make(WindowSite(geometry, channels=shape[1])).to(device)
+                module = operator.make(place.site).to(device)
                 _training(x, module)
             except Exception as error:
                 problem = f"{type(error).__name__}: {first_line(error)}"
                 found[operator.name] = InputError(f"operator {operator.name!r} does not work: {problem}")
             else:
                 modules[operator.name] = module
-        contestants = {_STOCK: MaxPool(WindowSite(geometry)), **modules}
+        contestants = {_STOCK: deepcopy(place.stock).to(device), **modules}
         forward = _ratios(partial(_forward, x), contestants, rounds, device)
         training = _ratios(partial(_training, x), contestants, rounds, device)
     for name, module in modules.items():

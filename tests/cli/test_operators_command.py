@@ -1,6 +1,7 @@
 """`poolswap operators` lists the operators, and what to type for them."""
 
 import json
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -9,7 +10,7 @@ from poolswap.cli.app import main
 from poolswap.cli.operators import operators
 from poolswap.cli.output import Output
 from poolswap.operators import OPERATORS, registry, split_operators
-from poolswap.operators.cost import measure_costs
+from poolswap.operators.cost import STEM, measure_costs
 
 
 def test_json_has_every_operator_with_its_options(capsys):
@@ -67,11 +68,14 @@ def test_a_broken_plugin_is_listed_with_its_error_and_stops_nothing(plugins, cap
 
 
 def test_costs_are_multiples_of_max_pooling(capsys):
-    costs = measure_costs([OPERATORS["max"], OPERATORS["lp"], OPERATORS["lip"]], shape=(1, 4, 16, 16), rounds=2)
+    place = replace(STEM, site=replace(STEM.site, channels=4), shape=(1, 4, 16, 16))
+    costs = measure_costs([OPERATORS["max"], OPERATORS["lp"], OPERATORS["lip"]], place, rounds=2)
     assert costs["lip"].parameters == 4 * 4 * 9 + 8
     assert costs["max"].parameters == 0
     assert all(cost.forward > 0 and cost.training > 0 for cost in costs.values())
-    operators(Output(), ["max"])
+    operators(Output(), ["max", "spp"])
     captured = capsys.readouterr()
     assert "training" in captured.out
+    assert captured.out.count("x ") >= 4  # a head alone has its costs too
     assert "3x3/2 p1 on 2x64x56x56" in captured.err
+    assert "the whole map on 8x512x7x7" in captured.err

@@ -1,13 +1,8 @@
 """docs/operators.md says what the classes say."""
 
-from pathlib import Path
-
+import pytest
 from cpu_report import between_markers
-from operators_report import PAGE, costs_table, operators_table
-
-from poolswap.operators import OPERATORS
-
-ROOT = Path(__file__).parents[2]
+from operators_report import PAGE, TABLES, costs_table, operators_table
 
 
 def test_the_table_of_operators_is_made_from_their_classes():
@@ -16,7 +11,8 @@ def test_the_table_of_operators_is_made_from_their_classes():
     assert found[0].split("\n", 1)[1].rsplit("\n", 1)[0] == operators_table()
 
 
-def test_every_operator_of_windows_has_its_cost():
-    page = between_markers("costs").search(PAGE.read_text())[0]
-    assert all(f"| `{name}` |" in page for name, operator in OPERATORS.items() if operator.window)
-    assert costs_table(2).count("\n| `") == sum(operator.window is not None for operator in OPERATORS.values())
+@pytest.mark.parametrize(("name", "place", "operators"), TABLES)
+def test_every_operator_has_its_cost(name, place, operators):
+    page = between_markers(name).search(PAGE.read_text())[0]
+    assert all(f"| `{operator.name}` |" in page for operator in operators)
+    assert costs_table(operators, place, 2).count("\n| `") == len(operators)

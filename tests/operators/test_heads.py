@@ -24,6 +24,7 @@ HEADS = [
         "sparsemax:beta=channel",
         "gem:p=2,per_channel=true",
         "lse:learn=true",
+        "simpool:gamma=2",
     ),
 ]
 DEFINITIONS = {
@@ -37,6 +38,7 @@ GRIDS = [name for name in HEADS if name != "spp"]
 
 
 def make(text: str, **site: object) -> nn.Module:
+    torch.manual_seed(0)
     operator, options = parse_operator(text)
     return operator.make(HeadSite(channels=3, **site), options).eval()
 

@@ -1,0 +1,71 @@
+"""What the networks of a study learnt of beta: a table over all seeds, and a picture of the first.
+
+    poolswap ablate --study benchmarks/photographs-heads.yaml -o heads --keep-weights --trust-code
+    python benchmarks/betas.py heads --picture docs/operators-betas-photographs.png
+
+Of the variant with most layers of a learnt beta. A position is where a layer's outputs lie on validation images:
+0 is the mean of each window, 1 its maximum.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import mean, median
+
+from poolswap.ablate.runs import WEIGHTS, RunFolder
+from poolswap.adapt import load_data, make_loader
+from poolswap.adapt.betas import LayerBeta, draw_betas, layer_betas
+from poolswap.checkpoint import load_checkpoint
+
+COLUMNS = "| layer | in the place of | start | beta, middle 90 % of channels | median | position, each seed |"
+IMAGES = 256
+
+
+def learnt(run: RunFolder) -> list[tuple[LayerBeta, ...]]:
+    """The layers of each seed's network. Raises ValueError where no network was kept."""
+    found: dict[int, tuple[LayerBeta, ...]] = {}
+    study = run.study()
+    data = load_data(study.data, input_size=study.input_size or (3, 224, 224))
+    images = next(iter(make_loader(data, "val", IMAGES)))[0]
+    cells = [cell for cell in run.grid().cells if (run.trial(cell.key) / WEIGHTS).is_file()]
+    for cell in cells:
+        model, manifest = load_checkpoint(run.trial(cell.key) / WEIGHTS, trust_code=True)
+        betas = tuple(beta for beta in layer_betas(model, manifest.plan, images) if beta.learnt)
+        if len(betas) > len(found.get(cell.seed, ())):
+            found[cell.seed] = betas
+    if not found:
+        raise ValueError(f"no network of {run.path} has a learnt beta: run the study with --keep-weights")
+    return [found[seed] for seed in sorted(found)]
+
+
+def row(seeds: list[LayerBeta]) -> str:
+    """One layer over the seeds."""
+    first = seeds[0]
+    values = sorted(value for layer in seeds for value in layer.beta)
+    low, high = values[len(values) // 20], values[-1 - len(values) // 20]
+    places = [mean(places) for layer in seeds if (places := [p for p in layer.position if p is not None])]
+    where = ", ".join(f"{place:.2f}" for place in places) or "no window varied"
+    spread = f"{low:.2f} to {high:.2f}"
+    return f"| `{first.path}` | {first.op} | {first.start:g} | {spread} | {median(values):.2f} | {where} |"
+
+
+def main() -> None:
+    """Print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    run = RunFolder(options.run)
+    seeds = learnt(run)
+    print(COLUMNS, "|---|---|--:|---|--:|---|", sep="\n")
+    for layers in zip(*seeds, strict=True):
+        print(row(list(layers)))
+    if options.picture:
+        study = run.study()
+        title = f"{study.model.rpartition(':')[2]} on {study.data}, {study.recipe['epochs']} epochs from scratch"
+        draw_betas(seeds[0], options.picture, title=title)
+
+
+if __name__ == "__main__":
+    main()
