@@ -67,10 +67,13 @@ def save_checkpoint(
     spec: ModelSpec,
     plan: Plan,
     recipe: dict[str, Any] | None = None,
-    example: Example | None = None,
+    example: Example | KeptExample | None = None,
     force: bool = False,
 ) -> Manifest:
     """Write the swapped model with its plan, the source of its weights, and a fingerprint of its outputs.
+
+    `example` is what its forward takes where that is not one batch; another checkpoint's `manifest.example` is kept as
+    it stands.
 
     Raises InputError where the file exists (unless `force`) or cannot be written; CheckError where the outputs, or a
     number among the options, are NaN or infinite.
@@ -78,7 +81,7 @@ def save_checkpoint(
     path = Path(path)
     check_target(path, model, force=force)
     tensors = _separate(model.state_dict())
-    kept = KeptExample.of(example) if example is not None else None
+    kept = example if isinstance(example, KeptExample) or example is None else KeptExample.of(example)
     manifest = Manifest(
         model=spec,
         plan=plan,

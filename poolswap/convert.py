@@ -59,7 +59,7 @@ def convert_model(
         from poolswap.adapt.recover import recover
 
         folder = path.with_name(f"{path.stem}-training")
-        recovered = recover(model, recovery, folder, spec=spec, plan=plan, force=force)
+        recovered = recover(model, recovery, folder, spec=spec, plan=plan, example=example, force=force)
         spec = spec.trained(recovery.data.name) if recovery.train else spec
     said = recovered.recipe if recovered else None
     manifest = save_checkpoint(model, path, spec=spec, plan=plan, recipe=said, example=example, force=force)

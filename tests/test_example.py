@@ -4,9 +4,11 @@ from collections import UserDict
 
 import pytest
 import torch
+from adapt.small import digits
 from torch import nn
 from torch.nn import functional as F
 
+from poolswap.adapt import Recipe, finetune
 from poolswap.checkpoint import save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import InputError
@@ -45,6 +47,23 @@ class Words(nn.Module):
         self.conv, self.pool = nn.Conv1d(1, 4, 3), nn.MaxPool1d(4)
     def forward(self, x):
         return self.pool(self.conv(x)).mean(-1)
+"""
+
+TRAINABLE = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    input_size = (3, 12, 12)
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv, self.norm, self.pool = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(2)
+        self.fc = nn.Linear(4, num_classes)
+    def forward(self, pixel_values, scale=None):
+        x = pixel_values if scale is None else pixel_values * scale
+        return self.fc(self.pool(input=self.norm(self.conv(x))).mean((2, 3)))
+
+example = {"pixel_values": torch.randn(2, 3, 12, 12), "scale": torch.tensor([2.0])}
 """
 
 IMAGE, IDS = torch.randn(2, 3, 16, 16) + 3, torch.arange(6).view(2, 3)
@@ -138,3 +157,33 @@ def test_a_keyword_call_has_a_drift():
     model = Keyword()
     drift = measure_drift(model, make_plan(find_pools(model, (3, 8, 8))), (3, 8, 8))
     assert drift.sites[0].local > 0
+
+
+def test_a_trainings_checkpoints_keep_the_example(folder):
+    """A verification afterwards would otherwise call the model with noise of another kind, and fail."""
+    (folder / "nets.py").write_text(TRAINABLE)
+    model, spec = create_model("nets.py:Scaled")
+    plan = make_plan(find_pools(model, spec.input_size))
+    swap_pools(model, plan)
+    kept = KeptExample.of({"pixel_values": torch.randn(2, 3, 12, 12), "scale": torch.tensor([2.0])})
+    recipe = Recipe(epochs=1, batch_size=32)
+    made = finetune(model, digits(size=spec.input_size), recipe, "out", spec=spec, plan=plan, example=kept)
+    for path in (made.best_path, made.last_path):
+        assert read_manifest(path).example == kept
+        assert verify_checkpoint(path, trust_code=True).ok
+
+
+@pytest.mark.slow
+def test_every_command_that_trains_keeps_the_example(folder):
+    (folder / "nets.py").write_text(TRAINABLE)
+    (folder / "recipe.yaml").write_text("epochs: 1")
+    command = ["convert", "nets.py:Scaled", "--example", "nets.py:example", "-o", "c.safetensors"]
+    assert main([*command, "--recalibrate", "--finetune", "--data", "digits", "--recipe", "recipe.yaml"]) == 0
+    kept = read_manifest("c.safetensors").example
+    assert kept is not None
+    data = ["--data", "digits", "--trust-code"]
+    assert main(["recalibrate", "c.safetensors", *data, "--batches", "2", "-o", "r.safetensors"]) == 0
+    assert main(["finetune", "c.safetensors", *data, "--epochs", "1", "-o", "trained"]) == 0
+    for made in ("c-training/last.safetensors", "r.safetensors", "trained/best.safetensors"):
+        assert read_manifest(made).example == kept
+        assert verify_checkpoint(made, trust_code=True).ok

@@ -17,7 +17,9 @@ from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import Progress, clear_states, has_state, sweep_states
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError, MissingExtraError
+from poolswap.example import KeptExample
 from poolswap.files import hold, sweep, write_text
+from poolswap.inputs import Example
 from poolswap.models.load import ModelSpec
 from poolswap.surgery.plan import Plan
 
@@ -136,6 +138,7 @@ def save_weights(
     spec: ModelSpec,
     plan: Plan,
     recipe: dict[str, Any],
+    example: Example | KeptExample | None,
     progress: Progress,
 ) -> None:
     """Write last.safetensors, best.safetensors if the last epoch was the best, and epochs.json.
@@ -153,7 +156,13 @@ def save_weights(
     extra = {**recipe, "epoch": row.epoch, "top1": row.top1, "val_loss": row.val_loss}
     for name in (LAST, BEST) if progress.best is row else (LAST,):
         save_checkpoint(
-            copy or trained, folder / name, spec=spec.trained(recipe["data"]), plan=plan, recipe=extra, force=True
+            copy or trained,
+            folder / name,
+            spec=spec.trained(recipe["data"]),
+            plan=plan,
+            recipe=extra,
+            example=example,
+            force=True,
         )
     rows = ",\n".join(row.model_dump_json() for row in progress.rows)
     write_text(folder / _EPOCHS, f"[{rows}]\n", force=True)

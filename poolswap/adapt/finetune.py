@@ -26,6 +26,8 @@ from poolswap.adapt.parts import freeze, make_loss, make_mixup, make_optimizer, 
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import EpochRow, Progress, load_state, save_state
 from poolswap.errors import CheckError, InputError
+from poolswap.example import KeptExample
+from poolswap.inputs import Example
 from poolswap.models.load import ModelSpec, create_model
 from poolswap.surgery.plan import Plan
 from poolswap.surgery.swap import swap_pools
@@ -59,6 +61,7 @@ def finetune(
     *,
     spec: ModelSpec,
     plan: Plan | None = None,
+    example: Example | KeptExample | None = None,
     resume: bool = True,
     force: bool = False,
     device: str | None = None,
@@ -67,7 +70,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train the model in place. `out_dir` gets best.safetensors, last.safetensors, epochs.json and the state to resume.
 
-    `plan` is what the model was swapped by; None is the stock model, the control. The model ends with the weights of
+    `plan` is what the model was swapped by; None is the stock model, the control. `example` is kept in the checkpoints,
+    as `save_checkpoint` says. The model ends with the weights of
     the last epoch (with `recipe.ema`: their average), not of the best one, which is chosen by the validation images;
     under FSDP only the files have them. With `resume` a training that stopped goes on, and on the CPU ends with the
     same bits; `force` starts again over an old one. device="cpu" leaves a GPU alone.
@@ -165,7 +169,17 @@ def finetune(
         progress.loss_sum = 0.0
         written: dict[str, Any] = {**recipe.model_dump(mode="json"), "data": data.name, "top1": found.top1}
         source = wrapped if sharded else judged  # a forward of the wrapper would wait for the other processes
-        save_weights(accelerator, source, copy, folder, spec=spec, plan=plan, recipe=written, progress=progress)
+        save_weights(
+            accelerator,
+            source,
+            copy,
+            folder,
+            spec=spec,
+            plan=plan,
+            recipe=written,
+            example=example,
+            progress=progress,
+        )
         save_state(accelerator, folder, progress, ema)
         accelerator.log(row.model_dump(exclude={"epoch"}, exclude_none=True), step=row.epoch)
         on_epoch(row)

@@ -20,6 +20,7 @@ from poolswap.adapt.parts import make_optimizer, make_schedule
 from poolswap.adapt.recipe import Recipe
 from poolswap.adapt.state import EpochRow
 from poolswap.errors import InputError, MissingExtraError
+from poolswap.inputs import Example
 from poolswap.models.load import ModelSpec
 from poolswap.surgery.plan import Plan
 
@@ -58,7 +59,14 @@ class Recovered(BaseModel):
 
 
 def recover(
-    model: nn.Module, recovery: Recovery, folder: Path | str, *, spec: ModelSpec, plan: Plan, force: bool = False
+    model: nn.Module,
+    recovery: Recovery,
+    folder: Path | str,
+    *,
+    spec: ModelSpec,
+    plan: Plan,
+    example: Example | None = None,
+    force: bool = False,
 ) -> Recovered:
     """Recalibrate and train the swapped model, in place; it ends on the CPU in eval mode. `folder` is the training's.
 
@@ -96,6 +104,7 @@ def recover(
             folder,
             spec=spec,
             plan=plan,
+            example=example,
             resume=False,
             force=force,
             device="cpu" if recovery.device == "cpu" else None,

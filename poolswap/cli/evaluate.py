@@ -36,7 +36,7 @@ def evaluate(
     from poolswap.errors import CheckError
 
     place = source.place
-    net, spec, plan, images = source.load(weights, model, data, splits=[split], seed=seed or 0)
+    net, spec, plan, _, images = source.load(weights, model, data, splits=[split], seed=seed or 0)
     loader = make_loader(images, split, batch_size, **source.reading)
     with output.progress("evaluating", len(loader)) as advance:
         found = evaluate(net, loader, shift=shift, device=place, advance=advance)

@@ -102,7 +102,7 @@ def finetune(
         check_folder(folder, resume=resume, force=force)
     else:
         output = Output(quiet=True)
-    net, spec, plan, images = source.load(weights, model, data, fit_classes=True, seed=settings.seed)
+    net, spec, plan, example, images = source.load(weights, model, data, fit_classes=True, seed=settings.seed)
     if from_scratch:
         net, spec = renew(spec, plan, seed=settings.seed)
     updates = settings.epochs * (len(images.train) // settings.batch_size)
@@ -115,6 +115,7 @@ def finetune(
             folder,
             spec=spec,
             plan=plan,
+            example=example,
             resume=resume,
             force=force,
             device=source.device,

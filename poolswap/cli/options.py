@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from poolswap.adapt import Data
     from poolswap.adapt.data import Split
+    from poolswap.example import KeptExample
     from poolswap.inputs import Example
     from poolswap.models.load import ModelSpec
     from poolswap.surgery.plan import Plan
@@ -174,8 +175,8 @@ class Source:
         splits: Sequence[Split] = ("train", "val"),
         fit_classes: bool = False,
         **options: Any,
-    ) -> tuple[nn.Module, ModelSpec, Plan, Data]:
-        """(model, its spec, the plan it was swapped by, data of its size).
+    ) -> tuple[nn.Module, ModelSpec, Plan, KeptExample | None, Data]:
+        """(model, its spec, the plan it was swapped by, the example that its checkpoint keeps, data of its size).
 
         `fit_classes` gives a new model as many classes as the data has, where its factory takes num_classes.
         """
@@ -189,10 +190,11 @@ class Source:
         if fit_classes and fits and own is None and architecture.num_classes is None:
             options["num_classes"] = self.data(data, splits=splits).num_classes
         net, spec = architecture.load(model, **options)
-        plan = read_manifest(own).plan if own else Plan(model=spec.reference, input_size=spec.input_size)
+        manifest = read_manifest(own) if own else None
+        plan = manifest.plan if manifest else Plan(model=spec.reference, input_size=spec.input_size)
         plan.run_files()  # as loading it did
         images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes, splits=splits)
-        return net, spec, plan, images
+        return net, spec, plan, manifest.example if manifest else None, images
 
 
 DataOption = Annotated[

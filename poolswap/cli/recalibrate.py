@@ -53,7 +53,7 @@ def recalibrate(
     target = path or checkpoint.with_name(f"{checkpoint.stem}-recalibrated.safetensors")
     check_writable(target, force=force)
     place, seed = source.place, seed or 0
-    net, spec, plan, images = source.load(Architecture(trust_code=trust_code), str(checkpoint), data)
+    net, spec, plan, example, images = source.load(Architecture(trust_code=trust_code), str(checkpoint), data)
     steps = min(batches or len(images.train), len(images.train) // batch_size)
     passes = 2 if plan.swaps else 1  # the stock twin is measured too
     with output.progress("measuring", passes * (2 * -(-len(images.val) // batch_size) + steps)) as advance:
@@ -73,7 +73,7 @@ def recalibrate(
         )
     how = {"batches": batches, "batch_size": batch_size, "seed": seed}
     recipe = {"recalibrated": {"data": images.name, **how}, "data": images.name, "top1": found.after.top1}
-    save_checkpoint(net.cpu(), target, spec=spec, plan=plan, recipe=recipe, force=force)
+    save_checkpoint(net.cpu(), target, spec=spec, plan=plan, recipe=recipe, example=example, force=force)
     output.document({"checkpoint": target, **found.model_dump()})
     named = {
         "before": found.before,

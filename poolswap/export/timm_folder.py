@@ -29,7 +29,13 @@ def write(job: Job, path: Path) -> None:
     path.mkdir()
     save_for_hf(job.model, path, model_args=spec.model_args or None, safe_serialization=True)
     save_checkpoint(
-        job.model, path / WEIGHTS, spec=spec, plan=job.manifest.plan, recipe=job.manifest.recipe, force=True
+        job.model,
+        path / WEIGHTS,
+        spec=spec,
+        plan=job.manifest.plan,
+        recipe=job.manifest.recipe,
+        example=job.manifest.example,
+        force=True,
     )
     _claim(path / "config.json", pretrained=spec.weights.kind == "pretrained")
     (path / "README.md").write_text(card(job), encoding="utf-8")

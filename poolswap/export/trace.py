@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
@@ -26,9 +25,8 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     # A named dimension would refuse the sizes that are too small for the model; DYNAMIC leaves them to the runtime.
     spatial = Dim.DYNAMIC if job.dynamic_size else Dim.STATIC
     batch = Dim("batch")
-    shapes: Any = tuple({0: batch, **dict.fromkeys(range(2, x.dim()), spatial)} for x in job.arguments)
-    if any(p.kind is p.VAR_POSITIONAL for p in signature(job.model.forward).parameters.values()):
-        shapes = (shapes,)  # a lifted owner's forward(*args)
+    sizes = [{0: batch, **dict.fromkeys(range(2, x.dim()), spatial)} for x in job.arguments]
+    shapes = dict(signature(job.model.forward).bind(*sizes).arguments)
     try:
         with quiet(), torch.no_grad():
             exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)

@@ -231,12 +231,15 @@ def _unit(kernel_size: Sizes) -> float:
 
 
 def _group(axes: Sequence[_Axis]) -> Iterator[list[_Axis]]:
-    """Axes that are reduced in one step. Windows of stride 1 share much between them, if taken axis by axis."""
+    """Axes that are reduced in one step. Windows of stride 1 share much between them, if taken axis by axis.
+
+    The last axis comes first: slices of short lines are the dear ones, and there is only x to slice then.
+    """
     group: list[_Axis] = []
-    for axis in axes:
+    for axis in reversed(axes):
         if axis.is_identity:
             continue
-        joined = [*group, axis]
+        joined = [axis, *group]
         whole = all(a.is_whole for a in joined)
         apart = all(a.is_sliceable and a.stride > 1 for a in joined) and prod(a.kernel for a in joined) <= _LARGEST_STEP
         if group and not (whole or apart):
@@ -360,9 +363,9 @@ def _mask(axes: Sequence[_Axis], number: tuple[int, ...], like: Tensor) -> Tenso
     ranges = {axis.dim: axis.real(element) for axis, element in zip(axes, number, strict=True)}
     if not any(ranges.values()):
         return None
-    sizes = [n if isinstance(n, int) else 1 for n in like.shape[axes[0].dim :]]
+    sizes = [n if isinstance(n, int) else 1 for n in like.shape[axes[0].first :]]  # whole maps multiply the fastest
     lines = []
-    for dim, size in enumerate(sizes, axes[0].dim):
+    for dim, size in enumerate(sizes, axes[0].first):
         low, high = ranges.get(dim) or (0, size)
         place = torch.arange(size)  # a list would become a constant, which no export takes beside a trained beta
         lines.append((place >= low).to(like) * (place < high).to(like))

@@ -109,10 +109,7 @@ class Recording:
 
     def enter(self, path: str, module: nn.Module, args: Args, kwargs: Mapping[str, Any]) -> None:
         """A module's forward begins."""
-        count = self.invocations.get(path, 0)
-        self.invocations[path] = count + 1
-        shape = next((tuple(x.shape) for x in tensors_in([*args, *kwargs.values()])), ())
-        self.stack.append(_Frame(path, count, shape, direct=self.called is not module))
+        self.stack.append(self._frame(path, args, kwargs, direct=self.called is not module))
         self.called = None
         self.inside += _is_replacement(module)
 
@@ -123,23 +120,9 @@ class Recording:
 
     def miss(self, path: str, module: nn.Module, args: Args, kwargs: Mapping[str, Any], output: Any) -> None:
         """A pool ran in another thread, whose calls are not seen."""
-        count = self.invocations.get(path, 0)
-        self.invocations[path] = count + 1
-        x, pooled = (tuple(next(tensors_in(value)).shape) for value in ([*args, *kwargs.values()], output))
-        self._write(
-            Event(
-                position=len(self.events),
-                owner=path,
-                invocation=count,
-                index=-1,
-                function=type(module).__name__,
-                call=None,
-                module_input_shape=x,
-                input_shape=x,
-                output_shape=pooled,
-                obstacle="runs in a thread that the forward starts, where its calls are not seen",
-            )
-        )
+        frame = self._frame(path, args, kwargs)
+        why = "runs in a thread that the forward starts, where its calls are not seen"
+        self._write(frame, -1, type(module).__name__, None, frame.input_shape, next(tensors_in(output)), why)
 
     def add(
         self,
@@ -165,7 +148,27 @@ class Recording:
             if not inner.direct:
                 break
             self.confused.add(outer.path)
-        self._write(
+        self._write(frame, index, function, call, shape, pooled, obstacle, written_out=written_out)
+
+    def _frame(self, path: str, args: Args, kwargs: Mapping[str, Any], *, direct: bool = False) -> _Frame:
+        count = self.invocations.get(path, 0)
+        self.invocations[path] = count + 1
+        shape = next((tuple(x.shape) for x in tensors_in([*args, *kwargs.values()])), ())
+        return _Frame(path, count, shape, direct=direct)
+
+    def _write(
+        self,
+        frame: _Frame,
+        index: int,
+        function: str,
+        call: PoolingCall | None,
+        shape: tuple[int, ...],
+        pooled: Tensor,
+        obstacle: str | None,
+        *,
+        written_out: bool = False,
+    ) -> None:
+        self.events.append(
             Event(
                 position=len(self.events),
                 owner=frame.path,
@@ -180,9 +183,6 @@ class Recording:
                 written_out=written_out,
             )
         )
-
-    def _write(self, event: Event) -> None:
-        self.events.append(event)
         self.moments.append(len(self.largest))
 
     def compare(self, values: list[Any]) -> None:

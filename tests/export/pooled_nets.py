@@ -3,6 +3,7 @@
 import torch
 from timm.layers import create_pool2d
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Stem(nn.Module):
@@ -18,6 +19,22 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.global_pool(self.maxpool(self.norm(self.first(x)).relu())).flatten(1))
+
+
+class Loose(Stem):
+    """A forward that takes more than it needs, as YOLO's does."""
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return super().forward(x)
+
+
+class Words(Stem):
+    """A keyword of its own behind the images, which pool by a function."""
+
+    def forward(self, images: Tensor, *, scale: float | None = None) -> Tensor:
+        x = images if scale is None else images * scale
+        x = F.max_pool2d(self.norm(self.first(x)).relu(), 3, 2, 1)
+        return self.fc(x.mean((2, 3)))
 
 
 class Overlap(nn.Module):

@@ -72,6 +72,28 @@ def test_functional_same_and_3d_pools(reference, size, to, tmp_path):
     assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
 
 
+@pytest.mark.parametrize("net", ["Loose", "Words"])
+def test_a_forward_with_a_signature_of_its_own(net, tmp_path):
+    """More parameters than the images, optional ones, and none by name, as a lifted owner has it."""
+    model, manifest, checkpoint = swapped(tmp_path, f"{HERE / 'pooled_nets.py'}:{net}", STEM[1])
+    assert export_model(model, manifest, default_path(checkpoint, "pt2"), to="pt2").difference < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # ultralytics' own
+@pytest.mark.skipif(find_spec("ultralytics") is None, reason="ultralytics is not installed")
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_yolov8n(to, tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from ultralytics.nn.tasks import DetectionModel\n"
+        "def yolov8n():\n"
+        "    return DetectionModel('yolov8n.yaml', verbose=False)\n"
+    )
+    model, manifest, checkpoint = swapped(tmp_path, f"{tmp_path / 'net.py'}:yolov8n", (3, 160, 160))
+    assert [str(swap.site.call) for swap in manifest.plan.swaps] == ["5x5/1 p2"]
+    assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
+
+
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
     model, manifest, checkpoint = swapped(tmp_path, *STEM)

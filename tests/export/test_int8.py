@@ -1,5 +1,7 @@
 """Eight bits: the swapped model's file quantises by itself as the stock model's does, and says what it costs."""
 
+from copy import deepcopy
+
 import onnx
 import onnxruntime
 import pytest
@@ -11,7 +13,7 @@ from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.export import Images, export_model, find_format
 from poolswap.export.job import Job
-from poolswap.export.trace import quiet
+from poolswap.export.trace import in_standard_operators, quiet
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
 from poolswap.surgery.swap import restore
@@ -100,3 +102,58 @@ def test_the_command_quantises_on_digits(tmp_path, monkeypatch, capsys):
     assert main(["export", "c.safetensors", "--int8", "digits"]) == 0
     assert "the same answers" in capsys.readouterr().err
     assert (tmp_path / "c.int8.onnx").is_file()
+
+
+# torchao and what it imports warn of their own insides.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scheme", ["Int8DynamicActivationInt8WeightConfig", "Int8WeightOnlyConfig"])
+def test_torchao_takes_the_swapped_model_as_the_stock_one(scheme, tmp_path):
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    model, *_ = swapped(tmp_path, *STEM)
+    model.eval()
+    (x,) = pictures(1, 1)
+
+    def error(model):
+        expected = outputs_of(model, ((x,), {}))
+        made = deepcopy(model)
+        quantization.quantize_(made, getattr(quantization, scheme)())
+        assert type(made.fc.weight) is not type(model.fc.weight)
+        return relative_distance(outputs_of(made, ((x,), {})), expected)
+
+    found = error(model)
+    restore(model)
+    assert 0 < found < max(2 * error(model), 0.03)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["operator", pytest.param("standard operators", marks=pytest.mark.slow)])
+def test_pt2e_quantises_the_swapped_program_as_the_stock_one(form, tmp_path):
+    """The static scheme of torch's exported programs, at other batch sizes than those it was calibrated at."""
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    model, *_ = swapped(tmp_path, *STEM)
+    model.eval()
+    (x,) = pictures(1, 1)
+
+    def error(model, plain):
+        exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = (in_standard_operators(exported) if plain else exported).module()
+        made = in_eight_bits(program, pictures(0))
+        assert any("quantize_per" in str(node.target) for node in made.graph.nodes)
+        with torch.no_grad():
+            return relative_distance([made(x[:3])], outputs_of(model, ((x[:3],), {})))
+
+    found = error(model, form != "operator")
+    restore(model)
+    assert 0 < found < max(2 * error(model, False), 0.03)
+
+
+def in_eight_bits(program, batches):
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    with torch.no_grad():
+        prepared = prepare_pt2e(program, quantizer)
+        for batch in batches:
+            prepared(batch)
+        return convert_pt2e(prepared)
