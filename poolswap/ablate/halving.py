@@ -57,10 +57,11 @@ def next_round(
 
 
 def _variants(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of each variant; the first layer alone is one, also where it is the first of a row too."""
     found: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
         if cell.layers:
-            found.setdefault((cell.order, cell.to, cell.adapt, cell.paths), []).append(cell)
+            found.setdefault((cell.to, cell.adapt, cell.paths), []).append(cell)
     return list(found.values())
 
 

@@ -84,6 +84,13 @@ def test_each_adaptation_keeps_its_own_best_and_what_is_not_trained_is_measured_
     assert all(seeds[to, 2, "none"] == 1 for to in OPERATORS)
 
 
+def test_a_variant_with_two_places_in_the_grid_is_one():
+    study, grid = whole(counts="all", order=["forward", "backward"])
+    _, results = run(study, grid, lambda to, trial: int(to.removeprefix("lp:p=")))
+    complete = {cell.key for cell in grid.cells if cell.layers and cell.key in results and cell.seed == 4}
+    assert {grid.trials[key].to for key in complete} == {"lp:p=11", "lp:p=12"}
+
+
 def test_a_variant_that_fails_is_the_first_to_go():
     study, grid = whole(counts="all")
     _, results = run(study, grid, lambda to, trial: int(to.removeprefix("lp:p=")), failing=["lp:p=12"])
