@@ -50,8 +50,9 @@ def test_what_the_data_brings_is_taken_and_what_it_lacks_is_said(data, tmp_path)
     for asked, said in {"(": "regular expression", "x+": "finds nothing", "column:who": "no columns"}.items():
         with pytest.raises(InputError, match=said):
             image_groups(data.val, asked)
-    with pytest.raises(InputError, match="no names"):
+    with pytest.raises(InputError, match="no names") as caught:
         image_groups(plain, "parent")
+    assert caught.value.hint == "leave out group=: this data brings its own groups"  # as photographs bring their blocks
 
 
 def test_a_folder_of_classes_has_no_parents(tmp_path):
