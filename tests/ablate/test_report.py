@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from ablation_runs import IMAGES
+from ablation_runs import IMAGES, made_up
 
 from poolswap.ablate.report import summarise, write_report
 from poolswap.ablate.report.words import headlines, time_of
@@ -134,6 +134,20 @@ def test_headlines_say_the_interval_and_the_verdict(make_run):
     assert (as_is[0], as_is[1]) == ("open", "open")
     assert "would have been seen" in as_is[2]
     assert tuned[1] == "open"
+
+
+def test_what_was_seen_comes_first_and_beyond_four_the_rest_is_folded(make_run, monkeypatch):
+    """So that the picture is in sight of a reader of many operators."""
+    monkeypatch.setattr("poolswap.ablate.report.write.draw", lambda summary, theme: [])
+    to = ["soft", "avg", "lp", "lse", "mixed", "gated"]
+    folder, grid = make_run(operators=to, counts="all", adapt="none")
+    (worst,) = (cell.key for cell in grid.cells if cell.to == "gated")
+    folder.write_result(worst, made_up(grid.trials[worst], 150))
+    summary = summarise([folder])
+    assert [verdict for verdict, _, _ in headlines(summary)] == ["worse", *["open"] * 5]
+    before, after = page(summary).split("<summary>2 more</summary>")
+    assert (before.count("all 2 layers to"), after.count("all 2 layers to")) == (4, 2)
+    assert "all 2 layers to gated" in before
 
 
 def test_a_headline_says_no_more_than_the_joint_interval(make_run):

@@ -28,9 +28,9 @@ def pareto(summary: Summary, theme: Theme) -> Chart | None:
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(WIDTH, 3.6 * lines), layout="constrained")
     caption = (
-        f"Top-1 less the control's against the time of a forward of {summary.study.batch_size} images over its "
-        "with the intervals of both: 95% in height, the range of rounds and trials in width. The line joins variants "
-        "which none beats in both; the cross is the control. Labels: operator and layers."
+        f"Top-1 less the control's, against the time of a forward of {summary.study.batch_size} images, to "
+        "the control's. Height: the 95% interval. Width: the range of rounds and trials. The line joins variants that "
+        "none beats in both; the cross is the control. Labels: operator and layers."
     )
     chart = Chart("pareto", "Accuracy against time", caption, figure)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()

@@ -18,7 +18,7 @@ _DECIDED = (Verdict.BETTER, Verdict.WORSE)
 def headlines(summary: Summary) -> list[tuple[Verdict | None, str, str]]:
     """(verdict, that in a few words, the sentence) for every operator and adaptation, from the joint intervals.
 
-    Of what replacing the most layers did, or of the layer that did most alone.
+    Of what replacing the most layers did, or of the layer that did most alone. Differences that were seen come first.
     """
     lines = []
     rows = [row for row in summary.rows if not row.is_control]
@@ -30,7 +30,7 @@ def headlines(summary: Summary) -> list[tuple[Verdict | None, str, str]]:
         if row.provisional and found and found.joint_verdict is not Verdict.OPEN:
             short += f", on {row.paired} seeds only"
         lines.append((found.joint_verdict if found else None, short, sentence(row, summary)))
-    return lines
+    return sorted(lines, key=lambda line: (line[0] is None, line[0] not in _DECIDED))
 
 
 def sentence(row: Row, summary: Summary) -> str:

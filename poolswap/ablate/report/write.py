@@ -29,6 +29,7 @@ _SIGNS = {
     Verdict.ONE_SEED: "?",
 }
 _KINDS = {Verdict.BETTER: "better", Verdict.NO_WORSE: "fine", Verdict.WITHIN: "worse", Verdict.WORSE: "worse"}
+_HEADLINES = 4  # what the page says before its pictures; the others are folded
 _OTHERS = ("loss", "ece", "shift")  # measures beside top-1 that the tables show; the CSV has all
 
 
@@ -69,7 +70,7 @@ def page(summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(signs=_SIGNS, words=words, kinds=_KINDS)
+    environment.globals.update(signs=_SIGNS, words=words, kinds=_KINDS, shown=_HEADLINES)
     pictures = [(picture, inline(picture)) for picture in draw(summary, _PAGE)]
     return environment.get_template("page.html").render(
         summary=summary,
@@ -86,7 +87,7 @@ def facts(summary: Summary) -> dict[str, str]:
     images = f", {summary.images} images evaluated" if summary.images else ""
     groups = f" in {summary.blocks} groups" if summary.blocks else ""
     return {
-        "model": f"{study.model}, weights {study.weights}",
+        "model": f"{study.model}, weights {', '.join(study.weights)}",
         "data": f"{study.data}{images}{groups}",
         "recipe": f"{recipe}, batches of {study.batch_size}",
         "seeds": f"{len(study.seeds)}",
