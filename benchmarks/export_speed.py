@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from poolswap.checkpoint import save_checkpoint
+from poolswap.cli.parsing import parse_input_size
 from poolswap.errors import PoolswapError
 from poolswap.export import default_path, export_model
-from poolswap.models.load import create_model, parse_input_size
+from poolswap.models.load import create_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
 from poolswap.surgery.swap import swap_pools

@@ -37,10 +37,10 @@ from poolswap.ablate.study import Study, parse_counts
 from poolswap.adapt import Recipe
 from poolswap.budget import parse_bytes
 from poolswap.checkpoint import save_checkpoint
+from poolswap.cli.parsing import parse_input_size, parse_pairs
 from poolswap.errors import PoolswapError
 from poolswap.images.picture import read_picture
 from poolswap.manifest import Manifest, read_manifest
-from poolswap.models.load import parse_input_size, parse_model_args
 from poolswap.models.names import resolve
 from poolswap.models.package import read_package
 from poolswap.models.weights import read_state_dict
@@ -261,7 +261,7 @@ def doors(folder: Path) -> dict[str, Callable[[random.Random], object]]:
         "size of memory": lambda draw: parse_bytes(typed(draw, "8G", "500 MiB", "123456")),
         "counts": lambda draw: parse_counts(typed(draw, "0..all", "1,3,5"), 5),
         "input size": lambda draw: parse_input_size(typed(draw, "3,224,224", "1,4000")),
-        "model arguments": lambda draw: parse_model_args([typed(draw, "a=1", "layers=[1,2]", "b=x")]),
+        "model arguments": lambda draw: parse_pairs([typed(draw, "a=1", "layers=[1,2]", "b=x")], "--model-arg"),
     }
 
 

@@ -28,7 +28,9 @@ from poolswap.surgery.plan import Plan
 
 FORMAT = 1
 _KEY, _DIGEST = "poolswap", "poolswap-sha256"
-_LARGEST_HEADER = 64 * 2**20
+# Thousands of tensors and hundreds of sites take a tenth of either; parsing takes some twenty times the text.
+_LARGEST_HEADER = 16 * 2**20
+_MOST_VALUES = 500_000
 
 
 class Manifest(BaseModel):
@@ -123,6 +125,8 @@ def _check_header(path: Path) -> None:
 
 
 def _manifest(text: str, path: Path) -> Manifest:
+    if _too_long(text):
+        raise InputError(f"the metadata of {path} is too large to be a checkpoint's", "copy or make it again")
     try:
         document = json.loads(text)
         version = document.get("format", FORMAT) if isinstance(document, dict) else None
@@ -150,9 +154,16 @@ def write(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest, *, forc
         if not math.isfinite(value):
             raise CheckError(f"{field} is {value}: a checkpoint keeps finite numbers only", "save a healthy model")
     metadata = {"format": "pt", _KEY: manifest.model_dump_json(exclude_defaults=True)}
+    if _too_long(metadata[_KEY]):
+        raise InputError("the plan, recipe and example are too large for a checkpoint", "give a smaller example=")
     metadata[_DIGEST] = _metadata_digest(metadata)
     with atomic_path(path, force=force) as temporary:
         save_file(dict(tensors), temporary, metadata=metadata)
+
+
+def _too_long(text: str) -> bool:
+    """Whether JSON is longer than a checkpoint's, in bytes or in values: known without parsing it."""
+    return len(text) > _LARGEST_HEADER // 2 or sum(map(text.count, ",[{")) > _MOST_VALUES
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ from poolswap.checkpoint import default_name, load_checkpoint, save_checkpoint, 
 from poolswap.convert import convert_model
 from poolswap.errors import CheckError, InputError
 from poolswap.load import load_model
-from poolswap.manifest import read_manifest
+from poolswap.manifest import read_manifest, write
 from poolswap.models.load import ModelSpec, Weights, create_model
 from poolswap.surgery.plan import Plan, make_plan
 from poolswap.surgery.sites import find_pools
@@ -351,3 +351,10 @@ def test_a_state_that_is_not_of_plain_tensors_is_refused_before_the_work(tmp_pat
     with pytest.raises(InputError, match="_extra_state in the model's state is no plain tensor"):
         convert_model(model, spec, plan, tmp_path / "a.safetensors")
     assert type(model[0]) is torch.nn.MaxPool2d
+
+
+def test_what_could_not_be_read_again_is_not_written(saved, tmp_path):
+    manifest = read_manifest(saved[1]).model_copy(update={"recipe": {"seeds": list(range(600_000))}})
+    with pytest.raises(InputError, match="too large for a checkpoint"):
+        write(tmp_path / "large.safetensors", {}, manifest)
+    assert list(tmp_path.glob("large*")) == []

@@ -168,19 +168,32 @@ NOT_HERE = {
     r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
 }
 LONG = {"ablate.md", "adapt.md", "tutorial.md", "benchmarks.md", "export.md", "images.md", "operators.md", "search.md"}
-SHORTER = {  # on the README, which is part of the default run
-    "ablate": ["--seeds", "1"],
+# In the default run these pages go the same way with less: a small network of the same pools, fewer rounds. As they are
+# printed they are run with the long ones.
+SHORTENED = {"README.md", "howto.md"}
+SMALLER = {"resnet50d": "test_resnet", "8,64,56,56": "1,4,14,14"}
+LESS = {
+    "ablate": ["--seeds", "1", "--adapt", "none,finetune"],
     "bench": ["--repeats", "2", "--no-compile"],
     "finetune": ["--epochs", "1"],
+    "images": ["photo.jpg"],
+    "operators": ["--no-cost"],
 }
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, marks=pytest.mark.slow if p.name in LONG else (), id=p.name) for p in PAGES if any(typed(p))],
-)
-def test_the_commands_of_a_page_run_in_its_order(page, tmp_path, monkeypatch, capsys, subtests):
+def runs():
+    for page in (page for page in PAGES if any(typed(page))):
+        if page.name in SHORTENED:
+            yield pytest.param(page, True, id=f"{page.name}, shortened")
+        slow = page.name in {*LONG, *SHORTENED}
+        yield pytest.param(page, False, id=page.name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("page", "shortened"), list(runs()))
+def test_the_commands_of_a_page_run_in_its_order(page, shortened, tmp_path, monkeypatch, capsys, subtests):
     monkeypatch.chdir(tmp_path)
+    if shortened:
+        monkeypatch.setattr("poolswap.bench.values._CROP", 32)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     (tmp_path / "photo.jpg").symlink_to(ROOT / "docs/images-chelsea.png")
     for block in blocks(page):
@@ -192,20 +205,27 @@ def test_the_commands_of_a_page_run_in_its_order(page, tmp_path, monkeypatch, ca
                 if re.search(pattern, line):
                     pytest.skip(reason)
             capsys.readouterr()
-            code, output = run(line, capsys, SHORTER if page.name == "README.md" else {})
+            code, output = run(shorter(line) if shortened else line, capsys)
             assert code == (2 if "error:" in printed else 0), output
             if printed:
                 assert masked(output) == masked(printed)
 
 
-def run(line, capsys, shorter):
+def shorter(line):
+    for usual, smaller in SMALLER.items():
+        line = line.replace(usual, smaller)
+    command = shlex.split(line, comments=True)
+    return shlex.join([*command, *LESS.get(command[1], [])])
+
+
+def run(line, capsys):
     """(exit code, what it printed): in this process, or by a shell where the line needs one."""
     (command, *more) = words(line)
     if more or ">" in line.split("#")[0]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(["bash", "-ec", line], env={**os.environ, "PATH": path}, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
-    code = main([*command[1:], *shorter.get(command[1], [])])
+    code = main(command[1:])
     captured = capsys.readouterr()
     return code, captured.err + captured.out
 

@@ -14,6 +14,7 @@ import typer
 from poolswap.cli.following import resumable
 from poolswap.cli.options import Model, OperatorsOption, Source
 from poolswap.cli.output import Output
+from poolswap.cli.parsing import parse_pairs
 
 if TYPE_CHECKING:
     from poolswap.ablate.progress import StudyProgress
@@ -151,7 +152,6 @@ def ablate(
     from poolswap.ablate.trial import groups_of
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError
-    from poolswap.models.load import parse_model_args
     from poolswap.operators.registry import split_operators
 
     if from_scratch and adapt:
@@ -186,7 +186,7 @@ def ablate(
         "recipe": {
             **fields.get("recipe", {}),
             **Recipe.fields(recipe),
-            **parse_model_args(setting or [], "setting"),
+            **parse_pairs(setting or [], "--set"),
         },
         "transform": {**fields.get("transform", {}), **source.transforms},
         "model_args": {**fields.get("model_args", {}), **weights.arguments},

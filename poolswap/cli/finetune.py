@@ -12,6 +12,7 @@ import typer
 from poolswap.cli.following import following, resumable
 from poolswap.cli.options import DataOption, ForceOption, Model, ModelArgument, SeedOption, Source
 from poolswap.cli.output import Output
+from poolswap.cli.parsing import parse_pairs
 from poolswap.cli.training import beta_row, epoch_lines, recipe_of
 
 EXAMPLES = (
@@ -90,13 +91,12 @@ def finetune(
     from poolswap.adapt.betas import draw_betas
     from poolswap.adapt.curve import draw_curve
     from poolswap.errors import InputError, MissingExtraError
-    from poolswap.models.load import parse_model_args
 
     if source.device not in (None, "cpu"):
         raise InputError(f"--device {source.device} cannot be chosen here", "CUDA_VISIBLE_DEVICES chooses among GPUs")
     typed = {**asdict(training), **source.reading, "seed": seed}
     typed = {name: value for name, value in typed.items() if value is not None}
-    settings = recipe_of(recipe, {**parse_model_args(setting or [], "setting"), **typed})
+    settings = recipe_of(recipe, {**parse_pairs(setting or [], "--set"), **typed})
     first = os.environ.get("RANK", "0") == "0"  # where accelerate launch or torchrun started several processes
     if first:
         check_folder(folder, resume=resume, force=force)

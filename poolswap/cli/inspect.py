@@ -63,9 +63,10 @@ def pooling(site: PoolSite) -> str:
 
 
 def operator(swap: Swap) -> str:
-    """`soft:beta=2`, and the windows where they change."""
-    options = ",".join(f"{key}={value}" for key, value in swap.options.items())
-    return swap.to + f":{options}" * bool(options) + (f" {swap.geometry}" if swap.geometry else "")
+    """`soft:beta=2.0`, as it is typed, and the windows where they change."""
+    from poolswap.operators.describe import typed
+
+    return typed(swap.to, swap.options) + (f" {swap.geometry}" if swap.geometry else "")
 
 
 def row(site: PoolSite) -> list[object]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from poolswap.cli.parsing import parse_input_size, parse_pairs
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -67,16 +69,12 @@ class Architecture:
     @property
     def size(self) -> tuple[int, ...] | None:
         """The input size, parsed."""
-        from poolswap.models.load import parse_input_size
-
         return parse_input_size(self.input_size) if self.input_size else None
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the constructor, parsed."""
-        from poolswap.models.load import parse_model_args
-
-        return parse_model_args(self.model_args or [])
+        return parse_pairs(self.model_args or [], "--model-arg")
 
     def load(self, model: str, **options: Any) -> tuple[nn.Module, ModelSpec]:
         """(model, its spec) of this name or checkpoint."""
@@ -149,9 +147,7 @@ class Source:
     @property
     def transforms(self) -> dict[str, Any]:
         """Arguments of the transforms, parsed."""
-        from poolswap.models.load import parse_model_args
-
-        return parse_model_args(self.transform or [], "transform")
+        return parse_pairs(self.transform or [], "--transform")
 
     @property
     def place(self) -> str:

@@ -13,6 +13,7 @@ import typer
 from poolswap.cli.ablate import Execution
 from poolswap.cli.options import BatchSizeOption, ForceOption, Model, ModelArgument, Source
 from poolswap.cli.output import Output
+from poolswap.cli.parsing import parse_pairs
 
 if TYPE_CHECKING:
     from poolswap.search import Found
@@ -76,7 +77,6 @@ def search(
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError, NothingToReplaceError
     from poolswap.files import check_writable, write_text
-    from poolswap.models.load import parse_model_args
     from poolswap.operators.registry import split_operators
     from poolswap.search import Budget, search
 
@@ -87,7 +87,7 @@ def search(
         **{"in_chans": weights.in_chans, "input_size": weights.size, "model_args": weights.arguments},
         **{"operators": split_operators(to), "op": op, "exclude": exclude or [], "include_global": include_global},
         **{"adapt": adapt, "seeds": seeds, "batch_size": batch_size, "margin": max_drop or None},
-        "recipe": {**Recipe.fields(recipe), **parse_model_args(setting or [], "setting")},
+        "recipe": {**Recipe.fields(recipe), **parse_pairs(setting or [], "--set")},
         "running": {**_place(source), "trust_code": weights.trust_code},
     }
     study = Study.make({name: value for name, value in fields.items() if value is not None})

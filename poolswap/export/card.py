@@ -12,6 +12,7 @@ from poolswap.export.job import Job
 from poolswap.inputs import outputs_of
 from poolswap.manifest import Manifest
 from poolswap.measure.distance import relative_distance
+from poolswap.operators.describe import typed
 from poolswap.surgery.plan import Swap
 from poolswap.surgery.swap import restore
 from poolswap.versions import own_version
@@ -109,5 +110,4 @@ def _was(swap: Swap) -> str:
 
 
 def _is(swap: Swap) -> str:
-    options = ", ".join(f"{key}={value}" for key, value in swap.options.items())
-    return swap.to + f" ({options})" * bool(options) + (f", {swap.geometry}" if swap.geometry else "")
+    return typed(swap.to, swap.options) + (f", {swap.geometry}" if swap.geometry else "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -144,30 +142,6 @@ def build(spec: ModelSpec, device: torch.device | str | None = None, *, initiali
     architecture is unknown or does not take the arguments, RuntimeError where it cannot be made on the meta device.
     """
     return _make(spec, device, initialise=initialise)[0]
-
-
-def parse_model_args(items: Sequence[str], name: str = "model_args") -> dict[str, Any]:
-    """["key=value", ...] -> {key: value}; values are JSON, anything else is a string. Raises InputError."""
-    parsed = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key.strip().isidentifier():
-            raise InputError(f"{name}={item!r} is not KEY=VALUE", f"write for example {name}='drop_rate=0.1'")
-        try:
-            parsed[key.strip()] = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed[key.strip()] = value
-    return parsed
-
-
-def parse_input_size(text: str) -> tuple[int, ...]:
-    """ "3,224,224", "1,4000" or "3,16,112,112" -> a tuple of two to four positive ints. Raises InputError."""
-    parts = text.split(",")
-    if len(parts) not in (2, 3, 4) or not all(re.fullmatch(r"[1-9]\d{0,8}", part.strip()) for part in parts):
-        raise InputError(
-            f"input_size={text!r} is not C,H,W, C,L or C,T,H,W", "write for example input_size=(3, 224, 224)"
-        )
-    return tuple(int(part) for part in parts)
 
 
 def _make(

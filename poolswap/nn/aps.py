@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
-from poolswap.nn.windows import PlainPool, binomial, dense_pool, low_pass, window_dot, windows_of, wrapped
+from poolswap.nn.windows import PlainPool, binomial, check_taps, dense_pool, low_pass, window_dot, windows_of, wrapped
 from poolswap.ops.tracing import is_traced
 
 
@@ -25,7 +25,7 @@ class APSPool(PlainPool):
 
     With `circular` windows and filter go around the map. A circular shift of x then shifts y circularly, wherever the
     stride divides the map's size into the output's; without it, and in other sizes, only away from the border. Raises
-    ValueError unless `taps` is odd.
+    ValueError unless `taps` is odd, and at most 63.
     """
 
     paper = "Chaman and Dokmanic, CVPR 2021"
@@ -37,8 +37,7 @@ class APSPool(PlainPool):
         self, site: WindowSite, *, taps: int = 1, of: Literal["max", "avg"] | None = None, circular: bool = False
     ) -> None:
         super().__init__(site)
-        if taps < 1 or taps % 2 == 0:
-            raise ValueError(f"taps must be odd, not {taps}")
+        check_taps(taps)
         dims = self.geometry.dims
         self.of = of or site.stock or "max"
         self.circular = circular

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poolswap.geometry import Geometry
 from poolswap.nn.site import WindowSite
-from poolswap.nn.windows import PlainPool, binomial, dense_pool, low_pass
+from poolswap.nn.windows import PlainPool, binomial, check_taps, dense_pool, low_pass
 
 
 class BlurPool(PlainPool):
@@ -20,7 +20,7 @@ class BlurPool(PlainPool):
     The low-pass has `taps` taps and the layer's stride. With of="avg" the low-pass alone, over the layer's own windows:
     binomial weights where average pooling has equal ones (the same thing for windows of 2). `of` defaults to the layer
     that it replaces, or "max". The filter is a persistent buffer, `kernel`, of shape (taps, ...) or (*kernel_size),
-    which covers real elements only. Raises ValueError unless `taps` is odd.
+    which covers real elements only. Raises ValueError unless `taps` is odd, and at most 63.
     """
 
     paper = "Zhang, ICML 2019"
@@ -36,8 +36,7 @@ class BlurPool(PlainPool):
         of: Literal["max", "avg"] | None = None,
     ) -> None:
         super().__init__(site)
-        if taps < 1 or taps % 2 == 0:
-            raise ValueError(f"taps must be odd, not {taps}")
+        check_taps(taps)
         self.of = of or site.stock or "max"
         taken = Geometry.make(self.geometry.dims, taps, self.geometry.stride, (taps - 1) // 2)
         self.filter = self.geometry if self.of == "avg" else taken

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from poolswap.nn.head import HeadPool
 from poolswap.nn.site import HeadSite
 
+_MOST_CELLS = 10_000  # a classifier of ImageNet's for 512 channels has 20 GB then
 _ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 
 
@@ -19,8 +20,8 @@ class SpatialPyramidPool(HeadPool):
     """max_i x_i of each cell of each level's grid.
 
     Flattened and concatenated: a vector of one length for every map, `cells` values for each channel, level by level,
-    channels outermost in each. It has no state. Raises ValueError for levels that are no grid, and for a head that
-    pools to a grid of its own.
+    channels outermost in each. It has no state. Raises ValueError for levels that are no grid, or make more than 10,000
+    cells, and for a head that pools to a grid of its own.
     """
 
     paper = "He et al., TPAMI 2015"
@@ -33,6 +34,8 @@ class SpatialPyramidPool(HeadPool):
             raise ValueError(f"its pyramid replaces a pooling to one value, not to {site.output_size}")
         self.levels = tuple(levels)
         self.cells = sum(level**site.dims for level in levels)
+        if self.cells > _MOST_CELLS:
+            raise ValueError(f"levels {tuple(levels)} make {self.cells:,} cells, and {_MOST_CELLS:,} are the most")
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> (N, C * cells)."""

@@ -23,6 +23,7 @@ from poolswap.ops.tracing import is_traced
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_MOST_TAPS = 63
 
 
 class PlainPool(WindowPool):
@@ -175,6 +176,12 @@ def binomial(kernel_size: tuple[int, ...]) -> Tensor:
             row = (F.pad(row, (1, 0)) + F.pad(row, (0, 1))) / 2
         weight = weight.unsqueeze(-1) * row
     return weight
+
+
+def check_taps(taps: int) -> None:
+    """Raise ValueError for a number of taps that no filter of a pooling has: even, or more than 63."""
+    if not 1 <= taps <= _MOST_TAPS or taps % 2 == 0:
+        raise ValueError(f"taps must be odd and at most {_MOST_TAPS}, not {taps}")
 
 
 def _pad(x: Tensor, sides: list[tuple[int, int]], fill: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Literal, get_args, get_origin
 
@@ -28,12 +28,23 @@ def usage(operator: Operator) -> str:
     return ", ".join(f"{name}={_default(p)}" for name, p in operator.options.items())
 
 
+def typed(name: str, options: Mapping[str, Any]) -> str:
+    """`soft:beta=2.0,learn=true`: an operator with its options as `parse_operator` reads them."""
+    return name + ":" * bool(options) + ",".join(f"{key}={_spelled(value)}" for key, value in options.items())
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "+".join(map(_spelled, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _default(parameter: Parameter) -> str:
     default = parameter.default
     if default in (parameter.empty, None):
         return _type(parameter.annotation)
     words = [_type(one) for one in get_args(parameter.annotation) if get_origin(one) is Literal]
-    return "|".join(["+".join(map(str, default)) if isinstance(default, tuple) else str(default).lower(), *words])
+    return "|".join([_spelled(default), *words])
 
 
 def _type(annotation: Any) -> str:

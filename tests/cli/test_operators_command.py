@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -11,6 +12,10 @@ from poolswap.cli.operators import operators
 from poolswap.cli.output import Output
 from poolswap.operators import OPERATORS, registry, split_operators
 from poolswap.operators.cost import STEM, measure_costs
+from poolswap.operators.describe import typed
+from poolswap.operators.registry import parse_operator
+
+SMALL = replace(STEM, site=replace(STEM.site, channels=4), shape=(1, 4, 16, 16))
 
 
 def test_json_has_every_operator_with_its_options(capsys):
@@ -51,7 +56,9 @@ def plugins(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else [])
 
 
-def test_a_broken_plugin_is_listed_with_its_error_and_stops_nothing(plugins, capsys):
+def test_a_broken_plugin_is_listed_with_its_error_and_stops_nothing(plugins, monkeypatch, capsys):
+    monkeypatch.setattr("poolswap.operators.cost.measure_costs", partial(measure_costs, rounds=2))
+    monkeypatch.setattr("poolswap.operators.cost.STEM", SMALL)  # that it runs is asked here, and not its time
     assert main(["operators", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["operators"]}
     assert "has the name of a built-in one" in listed.pop("soft")["error"]
@@ -68,8 +75,7 @@ def test_a_broken_plugin_is_listed_with_its_error_and_stops_nothing(plugins, cap
 
 
 def test_costs_are_multiples_of_max_pooling(capsys):
-    place = replace(STEM, site=replace(STEM.site, channels=4), shape=(1, 4, 16, 16))
-    costs = measure_costs([OPERATORS["max"], OPERATORS["lp"], OPERATORS["lip"]], place, rounds=2)
+    costs = measure_costs([OPERATORS["max"], OPERATORS["lp"], OPERATORS["lip"]], SMALL, rounds=2)
     assert costs["lip"].parameters == 4 * 4 * 9 + 8
     assert costs["max"].parameters == 0
     assert all(cost.forward > 0 and cost.training > 0 for cost in costs.values())
@@ -79,3 +85,11 @@ def test_costs_are_multiples_of_max_pooling(capsys):
     assert captured.out.count("x ") >= 4  # a head alone has its costs too
     assert "3x3/2 p1 on 2x64x56x56" in captured.err
     assert "the whole map on 8x512x7x7" in captured.err
+
+
+@pytest.mark.parametrize(
+    "text", ["soft", "soft:beta=2.0", "lp:p=3.0,learn=true", "spp:levels=1+2+4", "blur:taps=5,of=max"]
+)
+def test_an_operator_is_printed_as_it_is_typed(text):
+    operator, options = parse_operator(text)
+    assert typed(operator.name, options) == text

@@ -11,15 +11,13 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from poolswap.errors import InputError
 from poolswap.inputs import make_inputs
 from poolswap.models import load as models
-from poolswap.models.load import ModelSpec, Weights, build, create_model, parse_input_size, parse_model_args, resolve
+from poolswap.models.load import ModelSpec, Weights, build, create_model, resolve
 from poolswap.models.weights import sha256_of
 
 RANDOM = Weights(kind="random", seed=0)
@@ -363,54 +361,6 @@ def test_weights_from_a_file_are_loaded_and_recorded(tmp_path, offline):
     assert spec.weights == Weights(kind="file", origin="best.pth", sha256=sha256_of(tmp_path / "best.pth"))
     with pytest.raises(InputError, match=r"best\.pth does not fit the model \(shape: "):
         create_model("timm:test_resnet", num_classes=4, weights=tmp_path / "best.pth")
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("k=1", 1),
-        ("k=0.5", 0.5),
-        ("k=true", True),
-        ("k=null", None),
-        ("k=[1, 2]", [1, 2]),
-        ('k={"a": 1}', {"a": 1}),
-        ("k=gelu", "gelu"),
-        ("k=a=b", "a=b"),
-        ("k=", ""),
-        ("k=__import__('os').getcwd()", "__import__('os').getcwd()"),
-        ("k=" + "9" * 5000, "9" * 5000),
-        ("k=" + "[" * 100_000, "[" * 100_000),
-    ],
-)
-def test_model_arguments_are_json_or_plain_strings(text, value):
-    assert parse_model_args([text]) == {"k": value}
-
-
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3)))
-def test_every_json_value_is_read_as_itself(value):
-    assert parse_model_args([f"key={json.dumps(value)}"]) == {"key": value}
-
-
-@pytest.mark.parametrize("text", ["k", "=1", "a b=1", ""])
-def test_what_is_no_key_and_value_is_refused(text):
-    with pytest.raises(InputError, match="is not KEY=VALUE"):
-        parse_model_args([text])
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("1,4000", (1, 4000)), ("3,224,224", (3, 224, 224)), (" 3, 16 ,112,112 ", (3, 16, 112, 112))],
-)
-def test_an_input_size_is_two_to_four_numbers(text, size):
-    assert parse_input_size(text) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["224", "3,0,224", "3,-1,224", "3,2.5,4", "3,a,4", "1,2,3,4,5", "", "3,,4", "3,4," + "9" * 5000]
-)
-def test_what_is_no_input_size_is_refused(text):
-    with pytest.raises(InputError, match="is not C,H,W, C,L or C,T,H,W"):
-        parse_input_size(text)
 
 
 FILE = """

@@ -7,7 +7,6 @@ import torch
 from pools import distinct, make
 from torch import nn
 
-from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 
 HALVES = Geometry.make(2, 2, 2)
@@ -93,8 +92,3 @@ def test_huge_values_choose_as_small_ones_do():
     module = make("aps", HALVES)
     torch.testing.assert_close(module(x * 1e30), module(x) * 1e30)
     torch.testing.assert_close(module(x * 1e-30), module(x) * 1e-30)
-
-
-def test_an_even_filter_is_refused():
-    with pytest.raises(InputError, match="taps must be odd"):
-        make("aps:taps=2")

@@ -367,5 +367,10 @@ def test_blur_for_an_average_pool_is_the_low_pass_alone():
         make("blur:of=avg", Geometry.make(2, 2), start="max"),
     ):
         torch.testing.assert_close(module(x), nn.functional.avg_pool2d(x, 2))
-    with pytest.raises(InputError, match="taps must be odd"):
-        make("blur:taps=4")
+
+
+@pytest.mark.parametrize("name", ["blur", "aps"])
+@pytest.mark.parametrize("taps", [-1, 4, 65, 100_001, 2**70 + 1])
+def test_taps_that_no_filter_has_are_refused_before_it_is_made(name, taps):
+    with pytest.raises(InputError, match=f"taps must be odd and at most 63, not {taps}"):
+        make(f"{name}:taps={taps}")

@@ -52,6 +52,11 @@ def test_what_is_no_grid_is_refused(levels):
         SpatialPyramidPool(HeadSite(), levels=levels)
 
 
+def test_a_pyramid_that_no_classifier_holds_is_refused():
+    with pytest.raises(ValueError, match="10,000 are the most"):
+        SpatialPyramidPool(HeadSite(), levels=(1, 100_000))
+
+
 class Head(nn.Module):
     """A net whose head is given: pooled by a mean of the map, then `between`, then a classifier."""
 

@@ -72,6 +72,8 @@ METADATA = {
     "10**12 classes": forged("model", "num_classes", value=10**12),
     "deep nesting": lambda text: "[" * 100_000,
     "deeper nesting": lambda text: '{"a":' * 50_000 + "1" + "}" * 50_000,
+    "a million values": lambda text: "[" + "1," * 10**6 + "1]",
+    "9 megabytes": lambda text: text[:-1] + ',"x":"' + "x" * 9 * 2**20 + '"}',
     "no JSON": lambda text: text + "x",
     "nothing": lambda text: "",
     "6000 digits": lambda text: '{"format":' + "9" * 6000 + "}",
