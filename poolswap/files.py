@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +21,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from poolswap.errors import InputError, first_line
 
@@ -29,6 +33,7 @@ except ImportError:  # Windows: what a killed writer leaves stays there
 
 PARTIAL = ".poolswap-partial-"
 _TRIES = 5
+_SYSTEM_SAYS = re.compile(r"I/O error: (.+) \(os error \d+\)")  # in an error of safetensors
 
 
 def check_writable(path: Path, *, force: bool) -> None:
@@ -46,6 +51,13 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"the folder {path.parent} cannot be written to", "name a file elsewhere")
+
+
+def check_folder_place(path: Path) -> None:
+    """Raise InputError where no folder can be made and written to: its nearest parent that exists does not let it."""
+    held = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if not held.is_dir() or not os.access(held, os.W_OK):
+        raise InputError(f"{held} is no folder that can be written to", "name another folder")
 
 
 @contextmanager
@@ -73,8 +85,17 @@ def partial_folder(path: Path) -> Iterator[Path]:
         with _locked_folder(path.parent) as folder:
             yield folder
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise InputError(f"{path} cannot be written: {reason}", "free some space, or name a file elsewhere") from error
+        raise InputError(
+            f"{path} cannot be written: {_reason(error)}", "free some space, or name a file elsewhere"
+        ) from error
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """What the system says, without the words that the writer puts around it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    said = _SYSTEM_SAYS.search(str(error))
+    return said[1] if said else first_line(error)
 
 
 def put(made: Path, path: Path, *, force: bool) -> None:
@@ -141,6 +162,14 @@ def cache_folder() -> Path:
     """Where what can be made again is kept: $POOLSWAP_CACHE, or poolswap in $XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get("POOLSWAP_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "poolswap"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file with the permissions of any new file: its own writer makes one for its owner alone."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def torch_save(value: Any, path: Path) -> None:

@@ -14,12 +14,11 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from poolswap.errors import CheckError, InputError, in_words
 from poolswap.example import KeptExample
-from poolswap.files import atomic_path
+from poolswap.files import atomic_path, save_tensors
 from poolswap.fingerprint import Fingerprint
 from poolswap.inputs import LARGEST_INPUT, Example
 from poolswap.models.load import ModelSpec
@@ -158,7 +157,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest, *, forc
         raise InputError("the plan, recipe and example are too large for a checkpoint", "give a smaller example=")
     metadata[_DIGEST] = _metadata_digest(metadata)
     with atomic_path(path, force=force) as temporary:
-        save_file(dict(tensors), temporary, metadata=metadata)
+        save_tensors(tensors, temporary, metadata)
 
 
 def _too_long(text: str) -> bool:

@@ -299,7 +299,7 @@ def test_a_failed_save_leaves_nothing_behind(saved, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("poolswap.manifest.save_file", full)
+    monkeypatch.setattr("poolswap.files.save_file", full)
     with pytest.raises(InputError, match="No space left"):
         save_checkpoint(model, tmp_path / "new.safetensors", spec=manifest.model, plan=manifest.plan)
     assert list(tmp_path.iterdir()) == []

@@ -10,10 +10,11 @@ import textwrap
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from poolswap.errors import InputError
-from poolswap.files import PARTIAL, atomic_path, hold, sweep, torch_save, write_text
+from poolswap.files import PARTIAL, atomic_path, check_folder_place, hold, save_tensors, sweep, torch_save, write_text
 
 
 def names(folder):
@@ -83,9 +84,24 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, error):
             mine.write_text("half")
             raise error
 
-    with pytest.raises(InputError, match=r"a\.txt cannot be written: .*No space left"):
+    with pytest.raises(InputError, match=r"a\.txt cannot be written: No space left on device$"):
         write()
     assert names(tmp_path) == []
+
+
+def test_tensors_are_as_readable_as_any_new_file(tmp_path):
+    (tmp_path / "plain").touch()
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert load_file(tmp_path / "a.safetensors")["a"].tolist() == [0, 0]
+
+
+def test_a_folder_that_cannot_be_made_is_known_before_anything_is(tmp_path):
+    (tmp_path / "file").touch()
+    check_folder_place(tmp_path / "new" / "folder")
+    with pytest.raises(InputError, match="file is no folder that can be written to"):
+        check_folder_place(tmp_path / "file" / "folder")
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_state_dict_on_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ RUN/trials/KEY/training/      checkpoints, while it trains
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from poolswap.ablate.record import Record
 from poolswap.ablate.study import Study
 from poolswap.adapt.state import EpochRow
 from poolswap.errors import InputError
-from poolswap.files import sweep, write_text
+from poolswap.files import check_folder_place, sweep, write_text
 
 try:
     import fcntl
@@ -108,9 +107,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raise InputError where no run can go: into a file, a folder of something else, or one with links in it."""
-        held = next((path for path in (self.path, *self.path.parents) if os.path.lexists(path)), self.path)
-        if not held.is_dir() or not os.access(held, os.W_OK):
-            raise InputError(f"{held} is no folder that can be written to", "name another folder")
+        check_folder_place(self.path)
         if self.path.exists() and not (self.path / "study.yaml").is_file() and any(self.path.iterdir()):
             raise InputError(f"{self.path} is not a runs folder and is not empty", "name another folder")
         trials = self.path / "trials"

@@ -18,7 +18,7 @@ from poolswap.adapt.state import Progress, clear_states, has_state, sweep_states
 from poolswap.checkpoint import save_checkpoint
 from poolswap.errors import InputError, MissingExtraError
 from poolswap.example import KeptExample
-from poolswap.files import hold, sweep, write_text
+from poolswap.files import check_folder_place, hold, sweep, write_text
 from poolswap.inputs import Example
 from poolswap.models.load import ModelSpec
 from poolswap.surgery.plan import Plan
@@ -119,7 +119,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def check_folder(folder: Path, *, resume: bool, force: bool) -> None:
-    """Raise InputError where an earlier training in the folder is neither to be gone on with nor to be replaced."""
+    """Raise InputError where the folder holds a training that is neither to be gone on with nor to be replaced.
+
+    So where it cannot be made, or written to.
+    """
+    check_folder_place(folder)
     old = [name for name in (BEST, LAST, _EPOCHS) if (folder / name).exists()]
     if force:
         return

@@ -21,12 +21,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from poolswap.adapt.pixels import Pixels
 from poolswap.errors import InputError, MissingExtraError
-from poolswap.files import atomic_path, cache_folder
+from poolswap.files import atomic_path, cache_folder, save_tensors
 
 _FILES = {
     "skimage/data": (
@@ -162,7 +161,7 @@ def _write(parts: dict[str, _Part], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path, force=True) as temporary:
-            save_file(tensors, temporary, said)
+            save_tensors(tensors, temporary, said)
     except (OSError, InputError):
         return  # it is built again the next time
 

@@ -22,6 +22,8 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 _QUOTED = re.compile(r"'([^']*)'")
 
+_NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "annot allocate memory", "bad_alloc")
+
 _OS_HINTS = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some space, or write to another disk",
@@ -50,6 +52,8 @@ def describe(error: BaseException) -> tuple[str, str | None, ExitCode]:
         return *_usage(error), ExitCode.USAGE
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted", str(error) or None, ExitCode.INTERRUPTED
+    if _lacks_memory(error):
+        return "there is not enough memory", "give smaller sizes, or the process more memory", ExitCode.USAGE
     if isinstance(error, OSError):
         return first_line(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
     if _is_backend_error(error):
@@ -84,6 +88,14 @@ def _usage(error: Any) -> tuple[str, str]:
 
 def _flags_of(context: Any) -> set[str]:
     return {flag for parameter in context.command.get_params(context) for flag in parameter.opts} if context else set()
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """By what torch, the loader of its libraries, and Python say: importing torch's class would import torch."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (
+        isinstance(error, RuntimeError | ImportError | OSError) and any(said in str(error) for said in _NO_MEMORY)
+    )
 
 
 def _is_backend_error(error: BaseException) -> bool:

@@ -6,11 +6,11 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.files import torch_save
+from poolswap.files import save_tensors, torch_save
 from poolswap.inputs import outputs_of
 
 
@@ -20,7 +20,7 @@ def write(job: Job, path: Path) -> None:
     if path.suffix == ".pt":
         torch_save(tensors, path)
     else:
-        save_file(tensors, path, metadata={"format": "pt", **job.metadata})
+        save_tensors(tensors, path, {"format": "pt", **job.metadata})
 
 
 def runner(job: Job, path: Path) -> Runner:

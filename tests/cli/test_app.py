@@ -136,6 +136,15 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"poolswap {poolswap.__version__}\n"
 
 
+SMALLER = "give smaller sizes, or the process more memory"
+NO_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "stderr"),
     [
@@ -166,6 +175,7 @@ def test_version(capsys):
             "error: No space left on device\nhint: free some space, or write to another disk\n",
         ),
         (OSError("odd"), 2, "error: odd\n"),
+        *((error, 2, f"error: there is not enough memory\nhint: {SMALLER}\n") for error in NO_MEMORY),
         (typer.BadParameter("must be positive"), 2, "error: invalid value: must be positive\nhint: poolswap --help\n"),
         (
             ZeroDivisionError("division by zero"),
