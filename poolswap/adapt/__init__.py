@@ -2,7 +2,7 @@
 
 from poolswap.adapt.beside import Recalibration, recalibrate_beside_stock
 from poolswap.adapt.content import content_digest
-from poolswap.adapt.data import Data, load_data
+from poolswap.adapt.data import Data, check_data, load_data
 from poolswap.adapt.engine import check_folder
 from poolswap.adapt.evaluate import Answers, Evaluation, evaluate
 from poolswap.adapt.finetune import FinetuneResult, finetune, from_scratch
@@ -24,6 +24,7 @@ __all__ = [
     "Recipe",
     "Recovered",
     "Recovery",
+    "check_data",
     "check_folder",
     "check_recipe",
     "content_digest",

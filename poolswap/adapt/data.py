@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,8 +22,16 @@ Part = Literal["train", "plain", "val", "test"]
 
 _DEFAULT_SIZE = (3, 224, 224)
 _BUNDLED = {
-    "digits": (digits.load_digits, digits.CLASSES),
-    "photographs": (photographs.load_photographs, photographs.CLASSES),
+    "digits": (digits.load_digits, digits.CLASSES, digits.check_digits),
+    "photographs": (photographs.load_photographs, photographs.CLASSES, photographs.check_photographs),
+}
+# timm's readers, and the package that each imports.
+_READERS = {
+    "torch": "torchvision",
+    "hfds": "datasets",
+    "hfids": "datasets",
+    "tfds": "tensorflow_datasets",
+    "wds": "webdataset",
 }
 _FOLDERS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -84,7 +93,7 @@ def load_data(
     if name in _BUNDLED:
         if transform:
             raise InputError(f"{name} is not transformed", "leave out transform=, or use a folder of images")
-        load, labels = _BUNDLED[name]
+        load, labels, _ = _BUNDLED[name]
         found = dict(zip(get_args(Split), load(size), strict=True))
         return Data(num_classes=len(labels), name=name, labels=labels, plain=found["train"], **found)
     if len(size) != 3:
@@ -106,6 +115,31 @@ def load_data(
     return Data(**{"train": None, "val": None, **made}, num_classes=count, name=name, labels=labels)
 
 
+def check_data(name: str, *, splits: Sequence[Split] = ("train", "val")) -> None:
+    """Raise what `load_data` would for data that is not here, or needs a package that is not, before any work is done.
+
+    No image is read, and no package imported.
+    """
+    if name in _BUNDLED:
+        _BUNDLED[name][2]()
+    elif (reader := _reader(name)) is not None:
+        if find_spec(_READERS[reader]) is None:
+            raise _needs(name, _READERS[reader])
+    else:
+        for split in splits:
+            _folder(Path(name), split)
+
+
+def _reader(name: str) -> str | None:
+    """The reader of timm's that reads the data; None for a folder."""
+    reader, slash, _ = name.partition("/")
+    return reader.lower() if slash and reader.lower() in _READERS and not Path(name).is_dir() else None
+
+
+def _needs(name: str, package: str) -> InputError:
+    return InputError(f"{name} needs the package {package}", f"pip install {package}")
+
+
 def is_iterable(dataset: Any) -> bool:
     """Whether the images can only be read one after the other."""
     return isinstance(dataset, IterableDataset)
@@ -120,10 +154,10 @@ def _dataset(
     download: bool,
     channels: int,
 ) -> Any:
-    reader = name.partition("/")[0].lower()
+    reader = _reader(name)
     mode = "L" if channels == 1 else "RGB"
     named = _TIMM[split]
-    if reader in ("torch", "hfds", "hfids", "tfds", "wds") and "/" in name and not Path(name).is_dir():
+    if reader is not None:
         own: dict[str, Any] = {} if reader == "torch" else {"input_img_mode": mode}
         place, arguments = str(root) if root else None, {**own, "is_training": split == "train", "download": download}
     else:
@@ -133,8 +167,7 @@ def _dataset(
     try:
         dataset = create_dataset(name, place, split=named, **arguments)
     except ImportError as error:
-        package = error.name or reader
-        raise InputError(f"{name} needs the package {package}", f"pip install {package}") from error
+        raise _needs(name, error.name or str(reader)) from error
     except (Exception, SystemExit) as error:
         what = name or place
         if "Found 0 images" in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 
@@ -15,15 +16,20 @@ _SPLIT_SEED = 0
 _WHITE = 16
 
 
+def check_digits() -> None:
+    """Raise MissingExtraError without scikit-learn."""
+    if find_spec("sklearn") is None:
+        raise MissingExtraError("scikit-learn, which brings the digits,", "digits")
+
+
 def load_digits(input_size: Sequence[int]) -> tuple[Pixels, Pixels, Pixels]:
     """(train, val, test) of 1,077, 360 and 360 images (C, H, W) in [-1, 1], resized bilinearly, with their labels.
 
     The split is the same for every size and seed. Raises MissingExtraError without scikit-learn.
     """
-    try:
-        from sklearn import datasets
-    except ImportError:
-        raise MissingExtraError("scikit-learn, which brings the digits,", "digits") from None
+    check_digits()
+    from sklearn import datasets
+
     values, labels = datasets.load_digits(return_X_y=True)
     pixels = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 8, 8)
     targets = torch.tensor(labels, dtype=torch.long)

@@ -66,6 +66,11 @@ class _Part(NamedTuple):
         return cls(pixels, torch.tensor([patch.target for patch in patches]), [patch.group for patch in patches])
 
 
+def check_photographs() -> None:
+    """Raise what `load_photographs` would for packages and photographs that are not there."""
+    _sources()
+
+
 def load_photographs(input_size: Sequence[int]) -> tuple[Pixels, Pixels, Pixels]:
     """(train, val, test) of 2,720, 1,020 and 1,020 patches (C, H, W) in [-1, 1]; their `groups` are the blocks.
 

@@ -184,6 +184,10 @@ def convert(
         check_writable(plan_out, force=force)
     if not dry_run:
         check_outputs(target, export=export, force=force)
+    if data:
+        from poolswap.adapt import check_data
+
+        check_data(data)
     place = source.place
     net, spec = weights.load(model, seed=seed or 0)
     inputs = example_of(example)

@@ -56,12 +56,14 @@ def export(
     force: ForceOption = False,
 ) -> None:
     """Write a checkpoint for another runtime, and run it there."""
-    from poolswap.adapt import load_data, make_loader
+    from poolswap.adapt import check_data, load_data, make_loader
     from poolswap.checkpoint import load_checkpoint
     from poolswap.export import Images, check_export, default_path, export_model
 
     target = path or default_path(checkpoint, form, int8=int8 is not None)
     check_export(target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused, int8=int8 is not None)
+    if int8:
+        check_data(int8)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)
     images = None
     if int8:

@@ -176,11 +176,13 @@ class Source:
 
         `fit_classes` gives a new model as many classes as the data has, where its factory takes num_classes.
         """
+        from poolswap.adapt import check_data
         from poolswap.load import checkpoint_of
         from poolswap.manifest import read_manifest
         from poolswap.models.userfile import split_reference, takes_argument
         from poolswap.surgery.plan import Plan
 
+        check_data(data, splits=splits)  # before the model is built
         own = checkpoint_of(model)
         fits = split_reference(model) is None or takes_argument(model, "num_classes")
         if fit_classes and fits and own is None and architecture.num_classes is None:

@@ -64,7 +64,7 @@ def layer_obstacle(module: nn.Module) -> str | None:
     return None
 
 
-def layer_aside(module: nn.Module) -> str | None:
+def only_if_named(module: nn.Module) -> str | None:
     """Why the layer is replaced only if it is named, or None."""
     if is_region_pool(module):
         return "pools regions: name it to replace it"

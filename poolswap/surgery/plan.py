@@ -18,7 +18,7 @@ from poolswap.operators.registry import find_operator, load_operator, parse_oper
 from poolswap.settings import Settings
 from poolswap.surgery.calls import SiteOp
 from poolswap.surgery.layers import Include
-from poolswap.surgery.selectors import Candidates, left_out, select
+from poolswap.surgery.selectors import Candidates, left_stock, select
 from poolswap.surgery.sites import PoolSite, Scope
 
 Init = Literal["identity", "published"]
@@ -163,7 +163,7 @@ def make_plan(
 
     def choose(selector: str, operator: Operator, given: dict[str, Any]) -> None:
         candidates = candidates_for(operator)
-        left.update(left_out(selector, candidates))
+        left.update(left_stock(selector, candidates))
         chosen.update(dict.fromkeys(select(selector, candidates), (operator, given)))
 
     if layers is not None:

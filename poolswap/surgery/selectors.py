@@ -32,7 +32,7 @@ class Candidates:
     everything: tuple[PoolSite, ...]
     named: frozenset[str]  # paths that a number or a glob may also choose: sites that `all` leaves out
     why_not: dict[str, str]
-    left_out: dict[str, str]  # paths that `all` would take, and why it cannot or does not
+    left_by_all: dict[str, str]  # paths that `all` would take, and why it cannot or does not
 
     @classmethod
     def of(
@@ -58,8 +58,8 @@ class Candidates:
         counted = tuple(site for site in usable if site.left_out is None)
         wanted = (site for site in sites if _unwanted(site, op, patterns, scopes) is None)
         # Regions are replaced by name alone: nobody who says `all` misses them.
-        left_out = {site.path: site.left_out for site in wanted if site.left_out and site.scope != "region"}
-        return cls(counted, tuple(sites), named, why_not, left_out)
+        left_by_all = {site.path: site.left_out for site in wanted if site.left_out and site.scope != "region"}
+        return cls(counted, tuple(sites), named, why_not, left_by_all)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -73,14 +73,14 @@ def select(selector: str, candidates: Candidates) -> tuple[str, ...]:
     return tuple(dict.fromkeys(site.path for site in candidates.everything if site.path in chosen))
 
 
-def left_out(selector: str, candidates: Candidates) -> dict[str, str]:
+def left_stock(selector: str, candidates: Candidates) -> dict[str, str]:
     """{path: reason} of the sites that the selector's `all` and globs speak of, but cannot choose or do not."""
     parts = parts_of(selector)
     spoken = "all" in parts
     return {
-        site.path: candidates.left_out[site.path]
+        site.path: candidates.left_by_all[site.path]
         for site in candidates.everything
-        if site.path in candidates.left_out
+        if site.path in candidates.left_by_all
         and (spoken or (not site.replaceable and any(_matches(site, part) for part in parts)))
     }
 

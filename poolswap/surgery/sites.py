@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from poolswap.geometry import Geometry
 from poolswap.inputs import Example
 from poolswap.surgery.calls import PoolingCall, SiteOp, is_pool_module, module_call
-from poolswap.surgery.layers import Include, find_layers, is_conv, layer_aside, layer_call, layer_obstacle
+from poolswap.surgery.layers import Include, find_layers, is_conv, layer_call, layer_obstacle, only_if_named
 from poolswap.surgery.probe import probe
 from poolswap.surgery.recording import Event, Trace
 
@@ -149,7 +149,7 @@ def find_pools(
     slots = [slot for slot in _slots(evaluated, trained) if slot.is_site]
     namer = _Namer(model)
     paths = [namer.path(slot) for slot in slots]
-    calls = [(event, slot, path) for slot, path in zip(slots, paths, strict=True) for event in slot.shown]
+    calls = [(event, slot, path) for slot, path in zip(slots, paths, strict=True) for event in slot.site_events]
     calls.sort(key=lambda call: (not call[1].evaluated, call[0].position))
     confused = evaluated.confused | (trained.confused if trained else frozenset())
     sites = [
@@ -171,7 +171,7 @@ class _Slot:
     stable: bool
 
     @property
-    def shown(self) -> list[Event]:
+    def site_events(self) -> list[Event]:
         """The events that become sites: one for every time that one forward makes the call."""
         return self.evaluated or self.trained[:1]
 
@@ -183,7 +183,7 @@ class _Slot:
     @property
     def is_site(self) -> bool:
         """Whether the call pools windows or ends the feature maps; gates and normalisation means do neither."""
-        return any(scope_of(event) is not None for event in self.shown)
+        return any(scope_of(event) is not None for event in self.site_events)
 
     @property
     def only(self) -> Literal["eval", "train"] | None:
@@ -271,12 +271,12 @@ class _Namer:
             self.paths.setdefault(module, []).append(path)
 
     def kind(self, slot: _Slot) -> Kind:
-        if slot.shown[0].written_out:
+        if slot.site_events[0].written_out:
             return "written out"
         return "module" if is_pool_module(self.modules[slot.owner]) else "functional"
 
     def path(self, slot: _Slot) -> str:
-        if self.kind(slot) == "module" or slot.shown[0].call is None:
+        if self.kind(slot) == "module" or slot.site_events[0].call is None:
             return slot.owner
         self.used[slot.owner] = number = self.used.get(slot.owner, 0) + 1
         owner = self.modules[slot.owner]
@@ -335,14 +335,14 @@ def _layer_site(
         replaceable=obstacle is None,
         reason=obstacle,
         aliases=tuple(other for other in namer.paths[module] if other != path),
-        aside=layer_aside(module) if obstacle is None else None,
+        aside=only_if_named(module) if obstacle is None else None,
     )
 
 
 def _obstacle(slot: _Slot, module: nn.Module, kind: Kind, confused: frozenset[str]) -> str | None:
     """Why the site cannot be replaced, or None."""
     obstacle = next((seen.obstacle for seen in slot.seen if seen.obstacle), None)
-    call = slot.shown[0].call
+    call = slot.site_events[0].call
     if obstacle is not None or call is None:
         return obstacle
     if call.returns_indices:

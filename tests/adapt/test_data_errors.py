@@ -108,6 +108,31 @@ def test_a_batch_larger_than_the_data(tmp_path):
         loaders(digits(), 200)
 
 
+@pytest.mark.parametrize(
+    ("data", "needs"),
+    [
+        ("hfds/beans", "hfds/beans needs the package datasets"),
+        ("wds/a-{0..1}.tar", "needs the package webdataset"),
+        ("tfds/mnist", "needs the package tensorflow_datasets"),
+        ("digits", "scikit-learn, which brings the digits, is not installed"),
+        ("photographs", "scikit-image, which brings photographs, is not installed"),
+        ("nowhere", "there is no data 'nowhere'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["finetune", "evaluate", "convert --finetune"])
+def test_data_that_cannot_be_had_is_known_before_the_model_is_built(
+    command, data, needs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for package in ("datasets", "webdataset", "tensorflow_datasets", "sklearn", "skimage"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("poolswap.load.create_model", lambda *_, **__: pytest.fail("the model was built"))
+    name, *options = command.split()
+    assert main([name, "test_resnet", "--data", data, *options]) == 2
+    assert needs in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("module", "package"), [("sklearn", "scikit-learn"), ("accelerate", "accelerate")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, module, package, capsys):
     monkeypatch.setitem(sys.modules, module, None)
