@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import Parameter
 from typing import Any, get_origin
 
 import torch
@@ -17,6 +19,9 @@ from poolswap.nn.site import HeadSite, RegionSite, WindowSite
 
 Form = Callable[..., nn.Module]
 Site = WindowSite | HeadSite | RegionSite
+
+# Of the magnitude of an option: it will be held in float32, and divided by.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Operator:
         return getattr(self._class, "subsamples", False)
 
     @cached_property
-    def options(self) -> dict[str, inspect.Parameter]:
+    def options(self) -> dict[str, Parameter]:
         """Options a user may set, by name, with resolved annotations and defaults."""
         forms = (form for form in (self.window, self.head, self.region) if form is not None)
         return {parameter.name: parameter for form in forms for parameter in _options(form)}
@@ -73,11 +78,16 @@ class Operator:
                 checked[name] = TypeAdapter(wanted).validate_python(items)
             except ValidationError as error:
                 wrong = "; or ".join(in_words(one["msg"]) for one in error.errors())
-                raise InputError(
-                    f"option {name}={value} of operator {self.name!r}: {wrong}",
-                    f"{self.name}:{name}={self.options[name].default}",
-                ) from None
+                raise self._refusal(name, value, wrong) from None
+            if isinstance(checked[name], float) and not _is_moderate(checked[name]):
+                room = f"must be 0, or between {_SMALLEST:g} and {_LARGEST:g} in magnitude"
+                raise self._refusal(name, value, room)
         return checked
+
+    def _refusal(self, name: str, value: Any, wrong: str) -> InputError:
+        default = self.options[name].default
+        hint = self.name if default in (None, Parameter.empty) else f"{self.name}:{name}={default}"
+        return InputError(f"option {name}={value} of operator {self.name!r}: {wrong}", hint)
 
     def make(self, site: Site, options: Mapping[str, Any] | None = None) -> nn.Module:
         """A module for the site, which owns at least one tensor.
@@ -118,7 +128,12 @@ class Operator:
         return form, site
 
 
-def _options(form: Form) -> list[inspect.Parameter]:
+def _is_moderate(value: float) -> bool:
+    """Whether float32 has room for it; what is not finite the operators refuse in their own words."""
+    return value == 0 or not math.isfinite(value) or _SMALLEST <= abs(value) <= _LARGEST
+
+
+def _options(form: Form) -> list[Parameter]:
     """The parameters after the site."""
     try:
         parameters = list(inspect.signature(form, eval_str=True).parameters.values())[1:]
@@ -127,7 +142,7 @@ def _options(form: Form) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
 
 
-def _kind(parameter: inspect.Parameter) -> Any:
+def _kind(parameter: Parameter) -> Any:
     return Any if parameter.default in (None, parameter.empty) else type(parameter.default)
 
 

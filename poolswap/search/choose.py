@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,21 +42,44 @@ class Candidate(BaseModel):
 def choose(candidates: Iterable[Candidate], budget: Budget) -> tuple[Candidate, ...]:
     """Candidates of positive value, each site once: the most valuable first, unless it leaves the budget.
 
+    Where that does not bring the whole into a budget below the stock model's time, those that save most come first.
     Takes it that effects add up, which the combination has to be measured for. One that did not fit is tried again
-    where another made room.
+    where another made room. Empty where nothing fits.
     """
-    waiting = sorted((one for one in candidates if one.value > 0), key=lambda one: (-one.value, one.path, one.to))
+    valuable = [one for one in candidates if one.value > 0]
+    by_value, by_saving = (lambda one: (-one.value, one.path, one.to)), (lambda one: (one.latency, one.path, one.to))
+    found = (_greedy(sorted(valuable, key=order), budget) for order in (by_value, by_saving))
+    return next((chosen for chosen in found if fits(chosen, budget)), ())
+
+
+def _greedy(waiting: list[Candidate], budget: Budget) -> tuple[Candidate, ...]:
+    """The first that leaves no limit, or spends nothing of one that is left already, and so on."""
     chosen: list[Candidate] = []
-    while fitting := next((one for one in waiting if fits([*chosen, one], budget)), None):
+    while fitting := next((one for one in waiting if _may_join(one, chosen, budget)), None):
         chosen.append(fitting)
         waiting = [one for one in waiting if one.path != fitting.path]
     return tuple(chosen)
 
 
+def _may_join(one: Candidate, chosen: Sequence[Candidate], budget: Budget) -> bool:
+    before, after = _spent(chosen), _spent([*chosen, one])
+    return all(
+        limit is None or spent <= max(limit, was)
+        for spent, was, limit in zip(after, before, _limits(budget), strict=True)
+    )
+
+
 def fits(chosen: Iterable[Candidate], budget: Budget) -> bool:
     """Whether the costs of these add up to no more than the budget. A gain of one site pays for no loss of another."""
+    return all(limit is None or spent <= limit for spent, limit in zip(_spent(chosen), _limits(budget), strict=True))
+
+
+def _spent(chosen: Iterable[Candidate]) -> tuple[float, float, float]:
+    """What these lose of top-1, and their time and parameters: added up, as multiples of the stock model's."""
     chosen = list(chosen)
-    drop = sum(max(-one.top1, 0.0) for one in chosen)
     latency, params = (1 + sum(getattr(one, name) for one in chosen) for name in ("latency", "params"))
-    limits = ((drop, budget.max_drop), (latency, budget.latency), (params, budget.params))
-    return all(limit is None or spent <= limit for spent, limit in limits)
+    return sum(max(-one.top1, 0.0) for one in chosen), latency, params
+
+
+def _limits(budget: Budget) -> tuple[float | None, ...]:
+    return budget.max_drop, budget.latency, budget.params

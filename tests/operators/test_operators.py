@@ -11,6 +11,7 @@ from pools import STEM, VARIANTS, distinct, geometries, make, stock
 from torch import nn
 from torch.nn import functional as F
 
+from poolswap.errors import InputError
 from poolswap.geometry import Geometry
 from poolswap.nn import AdaptiveSoftPool, GlobalSoftPool, HeadSite
 from poolswap.nn.spp import SpatialPyramidPool
@@ -232,6 +233,13 @@ def test_every_operator_says_what_it_computes():
         assert operator.name == name
         assert 10 < len(operator.formula) < 90
         assert operator.paper or name in ("max", "avg")
+
+
+@pytest.mark.parametrize("text", ["soft:beta=1e39", "soft:beta=learn,start=-1e39", "gem:p=1e38", "lse:r=1e-50"])
+def test_a_number_that_float32_has_no_room_for_is_refused(text):
+    with pytest.raises(InputError, match="between 1e-30 and 1e\\+30 in magnitude") as caught:
+        parse_operator(text)
+    assert parse_operator(caught.value.hint)
 
 
 def test_windows_without_an_element_stay_finite_where_they_are_averaged():
