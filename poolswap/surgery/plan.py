@@ -223,6 +223,9 @@ def _why_nothing(sites: Sequence[PoolSite], op: SiteOp | None, include_global: b
     if windows:
         what = f"{op} " if op else ""
         return f"no {what}pooling site is left to replace", "poolswap inspect MODEL lists them; widen op= and exclude="
+    region = next((site.path for site in sites if site.scope == "region" and site.replaceable), None)
+    if region is not None and not heads:
+        return f"nothing to replace but {region}, which pools regions", f"name it: layers={region!r}, to='soft'"
     strided = "find its strided convolutions too: include=['convs']"
     hint = "replace the head's global pooling with include_global=True" if heads and not include_global else strided
     return "nothing to replace: the model's forward calls no window pooling", hint

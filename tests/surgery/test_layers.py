@@ -9,7 +9,7 @@ from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, RoIAlign, RoIPool
 
 from poolswap.checkpoint import save_checkpoint, verify_checkpoint
 from poolswap.cli.app import main
@@ -206,6 +206,38 @@ def test_regions_are_listed_and_replaced_where_they_are_named(tmp_path):
     assert float(model.roi_heads.box_roi_pool.beta.detach()) != 0
     restore(model)
     assert isinstance(model.roi_heads.box_roi_pool, MultiScaleRoIAlign)
+
+
+class Regions(nn.Module):
+    """A convolution, and the pooling of one region."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.regions = pool
+
+    def forward(self, x):
+        return self.regions(self.conv(x), [torch.tensor([[1.0, 2, 20, 25]]).to(x)] * len(x))
+
+
+@pytest.mark.parametrize(
+    ("pool", "to"),
+    [
+        (RoIAlign(3, 1.0, 2), "soft:beta=0"),
+        (RoIAlign(3, 1.0, -1, True), "soft:beta=0"),
+        (RoIPool(3, 1.0), "soft:beta=1e5"),
+    ],
+)
+def test_a_network_that_pools_regions_alone_takes_soft_ones_where_they_are_named(pool, to):
+    torch.manual_seed(0)
+    model, x = Regions(pool), torch.randn(2, *SIZE)
+    before, sites = model(x), find_pools(model, SIZE)
+    for selector, other in (("all", "soft"), ("regions", "gem")):
+        with pytest.raises(NothingToReplaceError, match="but regions, which pools regions") as caught:
+            make_plan(sites, selector, other)
+        assert caught.value.hint == "name it: layers='regions', to='soft'"
+    swap_pools(model, make_plan(sites, "regions", to))
+    torch.testing.assert_close(model(x), before)
 
 
 @pytest.mark.slow
