@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from poolswap.bench.values import network_input
 from poolswap.inputs import Inputs
 from poolswap.load import load_model
 from poolswap.measure import Timing, interleave, peak_memory
@@ -26,13 +27,14 @@ Layout = Literal["contiguous", "channels_last"]
 class ModelRow:
     """Original and swapped at one batch size: `forward` is eval mode without gradients, `training` a step of SGD.
 
-    `ratio` is the swapped model's time over the original's, the median of the rounds' own. The peaks are None where
-    they cannot be measured.
+    The input is filled with `values` of `poolswap.bench.values`. `ratio` is the swapped model's time over the
+    original's, the median of the rounds' own. The peaks are None where they cannot be measured.
     """
 
     model: str
     batch_size: int
     layout: Layout
+    values: str
     direction: Direction
     replaced: int
     original: Timing
@@ -56,6 +58,7 @@ def bench_model(
 ) -> list[ModelRow]:
     """Time a model with random weights before and after `swap_pools(layers)`, on "cpu" or "cuda".
 
+    Its input is photographs of scikit-image, where that is installed and the model takes RGB pictures, else N(0, 1).
     `trust_code` is for a checkpoint whose model is made by a user's file. `progress` is called with 1 after each batch
     size and layout. Raises NothingToReplaceError where the model has no pooling site that `layers` selects.
     """
@@ -69,7 +72,8 @@ def bench_model(
         models = {"original": original.to(memory_format=form), "swapped": swapped.to(memory_format=form)}
         for batch_size in batch_sizes:
             torch.manual_seed(0)
-            x = torch.randn(batch_size, *spec.input_size, device=device).contiguous(memory_format=form)
+            values, x = network_input((batch_size, *spec.input_size))
+            x = x.to(device).contiguous(memory_format=form)
             for direction, prepare in _DIRECTIONS.items():
                 calls = {name: prepare(model, ((x,), {})) for name, model in models.items()}
                 for call in calls.values():
@@ -81,6 +85,7 @@ def bench_model(
                         model=spec.reference,
                         batch_size=batch_size,
                         layout=layout,
+                        values=values,
                         direction=direction,
                         replaced=len(report.swapped),
                         original=rounds.timing("original"),

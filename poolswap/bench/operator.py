@@ -146,16 +146,25 @@ def _contestants(case: Case, compiled: bool) -> dict[str, Pool]:
     return pools
 
 
+def _by_one_dnn(case: Case, layout: Layout, values: str, x: Tensor) -> dict[str, Callable[..., Tensor]]:
+    """Average pooling of N(0, 1) by oneDNN, which torch reaches for contiguous maps on the CPU alone."""
+    reached = case.dims > 1 and x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not reached or layout != "contiguous" or values != NORMAL:
+        return {}
+    average = _AVG[case.dims]
+    return {f"avg_pool{case.dims}d, oneDNN": lambda x: average(x, case.kernel_size, case.stride, case.padding)}
+
+
 def _forward(
     case: Case, layout: Layout, values: str, x: Tensor, pools: Mapping[str, Pool], repeats: int, memory: bool
 ) -> list[OperatorRow]:
     calls = {name: partial(pool, x) for name, pool in pools.items()}
     result = torch.empty_like(x)
+    others: dict[str, Callable[[], object]] = {"exp": lambda: torch.exp(x, out=result)}
+    others |= {name: partial(pool, x.to_mkldnn()) for name, pool in _by_one_dnn(case, layout, values, x).items()}
     moved = x.nbytes + x.element_size() * math.prod((*case.shape[:2], *case.geometry().output_size(case.shape[2:])))
     with torch.no_grad():
-        return _rows(
-            case, layout, values, "forward", x, calls, {"exp": lambda: torch.exp(x, out=result)}, moved, repeats, memory
-        )
+        return _rows(case, layout, values, "forward", x, calls, others, moved, repeats, memory)
 
 
 def _backward(
@@ -164,13 +173,17 @@ def _backward(
     leaf = x.detach().clone().requires_grad_()
     grad = torch.randn_like(pools[SOFT_POOL](x))
 
-    def step(pool: Pool) -> None:
+    def step(pool: Pool, leaf: Tensor, grad: Tensor) -> None:
         pool(leaf).backward(grad)
         leaf.grad = None
 
-    calls = {name: partial(step, pool) for name, pool in pools.items()}
+    calls = {name: partial(step, pool, leaf, grad) for name, pool in pools.items()}
+    others = {
+        name: partial(step, pool, x.to_mkldnn().requires_grad_(), grad.to_mkldnn())
+        for name, pool in _by_one_dnn(case, layout, values, x).items()
+    }
     moved = 3 * x.nbytes + 2 * grad.nbytes  # x, y; then x, the gradient of y, the gradient of x
-    return _rows(case, layout, values, "forward+backward", x, calls, {}, moved, repeats, memory)
+    return _rows(case, layout, values, "forward+backward", x, calls, others, moved, repeats, memory)
 
 
 def _rows(

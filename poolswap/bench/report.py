@@ -29,8 +29,8 @@ OPERATOR_COLUMNS = [
     "peak MiB",
 ]
 MODEL_COLUMNS = [
-    *("model", "batch", "layout", "pass", "original ms", "quartiles", "swapped ms", "quartiles", "swapped / original"),
-    *("peak MiB", "swapped peak MiB"),
+    *("model", "batch", "layout", "values", "pass", "original ms", "quartiles", "swapped ms", "quartiles"),
+    *("swapped / original", "peak MiB", "swapped peak MiB"),
 ]
 
 
@@ -61,6 +61,7 @@ def model_table(rows: Sequence[ModelRow]) -> list[list[object]]:
             row.model,
             row.batch_size,
             row.layout,
+            row.values,
             row.direction,
             round(row.original.median, 2),
             f"{row.original.low:.2f}-{row.original.high:.2f}",

@@ -36,19 +36,26 @@ def _photographs(shape: tuple[int, ...]) -> Tensor:
 
 
 @cache
+def _crops() -> Tensor:
+    """(8, 3, 224, 224): two parts of each of scikit-image's photographs, normalised as networks take them."""
+    from poolswap.images import bundled_pictures
+
+    pictures = [F.interpolate(p.pixels[None], (2 * _CROP, 2 * _CROP), mode="bilinear") for p in bundled_pictures()]
+    crops = torch.cat([p[:, :3, y : y + _CROP, y : y + _CROP] for p in pictures for y in (0, _CROP)])
+    return (crops - 0.45) / 0.225
+
+
+@cache
 def _feature_maps() -> list[Tensor]:
     """Outputs of the blocks, largest first."""
     from torchvision.models import resnet18
 
     from poolswap.adapt import recalibrate
-    from poolswap.images import bundled_pictures
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = resnet18().eval()
-    pictures = [F.interpolate(p.pixels[None], (2 * _CROP, 2 * _CROP), mode="bilinear") for p in bundled_pictures()]
-    crops = torch.cat([p[:, :3, y : y + _CROP, y : y + _CROP] for p in pictures for y in (0, _CROP)])
-    crops = (crops - 0.45) / 0.225
+    crops = _crops()
     recalibrate(model, [(crops,)])
     stages = [nn.Sequential(model.conv1, model.bn1, model.relu), nn.Sequential(model.maxpool, model.layer1)]
     stages += [model.layer2, model.layer3, model.layer4]
@@ -76,3 +83,12 @@ def available(dims: int) -> list[str]:
     """Names in `VALUES` that can be made here for so many spatial dimensions: photographs need scikit-image."""
     photographs = dims == 2 and find_spec("skimage") is not None and find_spec("PIL") is not None
     return [name for name in VALUES if name != PHOTOGRAPHS or photographs]
+
+
+def network_input(shape: tuple[int, ...]) -> tuple[str, Tensor]:
+    """(its name in `VALUES`, a batch of this shape): photographs where it is RGB and they can be had, or N(0, 1)."""
+    if len(shape) != 4 or shape[1] != 3 or PHOTOGRAPHS not in available(2):
+        return NORMAL, torch.randn(shape)
+    crops = _crops()
+    batch = crops[torch.arange(shape[0]) % crops.shape[0]]
+    return PHOTOGRAPHS, F.interpolate(batch, shape[2:], mode="bilinear", antialias=True)

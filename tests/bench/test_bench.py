@@ -13,7 +13,7 @@ import torch
 from poolswap.bench import Case, bench_model, bench_operator, report
 from poolswap.bench.environment import threads
 from poolswap.bench.operator import two_averages
-from poolswap.bench.values import NORMAL, VALUES, available
+from poolswap.bench.values import NORMAL, VALUES, available, network_input
 from poolswap.cli.app import main
 from poolswap.errors import MissingExtraError
 from poolswap.functional import soft_pool2d
@@ -35,8 +35,12 @@ def test_the_two_average_formulation_is_the_same_function() -> None:
 
 def test_operator_rows_name_every_contestant_in_both_layouts_and_directions() -> None:
     rows = bench_operator([SMALL], repeats=2, compiled=False)
-    forward = {row.contestant for row in rows if row.direction == "forward" and row.values == NORMAL}
-    assert forward == {"soft_pool", "max_pool2d", "avg_pool2d", "two averages", "exp", "copy"}
+    for direction, more in (("forward", {"exp"}), ("forward+backward", set())):
+        usual = {"soft_pool", "max_pool2d", "avg_pool2d", "two averages", "copy", *more}
+        own = [row for row in rows if row.direction == direction and row.values == NORMAL]
+        assert {row.contestant for row in own if row.layout == "channels_last"} == usual
+        one_dnn = {"avg_pool2d, oneDNN"} if torch.backends.mkldnn.is_available() else set()
+        assert {row.contestant for row in own if row.layout == "contiguous"} == usual | one_dnn
     assert {(row.layout, row.direction) for row in rows} == {
         (layout, direction)
         for layout in ("contiguous", "channels_last")
@@ -44,7 +48,7 @@ def test_operator_rows_name_every_contestant_in_both_layouts_and_directions() ->
     }
     for row in rows:
         assert row.ratio > 0
-        assert (row.roofline is None) == (row.contestant in ("exp", "copy"))
+        assert (row.roofline is None) == (row.contestant in ("exp", "copy", "avg_pool2d, oneDNN"))
 
 
 def test_softpool_and_max_pooling_are_timed_on_every_kind_of_values() -> None:
@@ -85,6 +89,16 @@ def test_model_rows_compare_original_and_swapped(tmp_path: Path) -> None:
         for direction in ("forward", "training")
     ]
     assert all(row.replaced == 1 and row.ratio > 0 for row in rows)
+
+
+def test_networks_are_timed_on_photographs_where_they_take_pictures() -> None:
+    if "photographs" in available(2):
+        values, x = network_input((9, 3, 40, 32))
+        assert (values, x.shape) == ("photographs", (9, 3, 40, 32))
+        assert x[8].equal(x[0])
+        assert not x[1].allclose(x[0])
+        assert 0.5 < float(x.std()) < 2
+    assert [network_input(shape)[0] for shape in ((1, 1, 8, 8), (2, 3, 20))] == [NORMAL, NORMAL]
 
 
 def test_command_prints_one_document_and_writes_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
