@@ -1,6 +1,6 @@
 """Measure SoftPool on this CPU and put the tables into docs/benchmarks.md.
 
-python benchmarks/cpu_report.py [--repeats N] [--model-repeats N] [--no-compile] [--no-models] ...
+python benchmarks/cpu_report.py [--repeats N] [--model-repeats N] [--no-compile] [--no-operators] [--no-models] ...
 
 Took ten minutes on two cores, eight of them for whole models. For steady times, pin the threads
 (GOMP_CPU_AFFINITY="0 1") and leave the machine alone meanwhile.
@@ -20,7 +20,7 @@ from poolswap.bench.values import NORMAL, VALUES
 from poolswap.files import write_text
 
 HERE = Path(__file__).parent
-MODELS = ("vgg16_bn", "googlenet", "inception_v3", "resnet50")
+MODELS = ("resnet50", "vgg16", "googlenet")
 MODEL_BATCH = 2
 
 # The goals of the kernel: SoftPool's share of max pooling's time, forward and forward+backward, whatever lies in the
@@ -41,10 +41,12 @@ PASSES = ("forward", "forward+backward")
 OTHER_PEERS = (
     ("forward", "exp"),
     ("forward", "avg_pool2d"),
+    ("forward", "avg_pool2d, oneDNN"),
     ("forward", "copy"),
     ("forward", "two averages"),
     ("forward", "two averages, compiled"),
     ("forward+backward", "avg_pool2d"),
+    ("forward+backward", "avg_pool2d, oneDNN"),
     ("forward+backward", "two averages"),
     ("forward+backward", "two averages, compiled"),
 )
@@ -136,6 +138,7 @@ def main() -> None:
     parser.add_argument("--model-repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument("--no-operators", action="store_true", help="leave the operator's tables as they are")
     parser.add_argument("--no-models", action="store_true", help="leave the table of whole models as it is")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     parser.add_argument("--csv", type=Path, default=HERE / "cpu.csv")
@@ -145,21 +148,32 @@ def main() -> None:
         if not between_markers(name).search(before):
             raise SystemExit(f"{options.page} has no <!-- {name} --> .. <!-- /{name} -->")
     with threads(options.threads):
-        about = f"{environment()}. Medians of {options.repeats} interleaved rounds."
-        rows = bench_operator(repeats=options.repeats, compiled=not options.no_compile)
-        found = {(row.case, row.layout, row.values, row.direction, row.contestant): row for row in rows}
-        write_text(options.csv, to_csv(rows), force=True)
-        put_between_markers(options.page, "goals", f"{about}\n\n{goals_table(found)}")
-        put_between_markers(options.page, "times", times_table(found))
-        put_between_markers(options.page, "peers", peers_table(found))
-        if options.no_models:
-            return
-        models: list[ModelRow] = []
-        for name in MODELS:
-            models += bench_model(name, [MODEL_BATCH], repeats=options.model_repeats, memory=False)
-        about = f"{environment()}. Batch {MODEL_BATCH}, medians of {options.model_repeats} interleaved rounds."
-        write_text(options.csv.with_stem(options.csv.stem + "_models"), to_csv(models), force=True)
-        put_between_markers(options.page, "models", f"{about}\n\n{models_table(models)}")
+        if not options.no_operators:
+            measure_operators(options)
+        if not options.no_models:
+            measure_models(options)
+
+
+def measure_operators(options: argparse.Namespace) -> None:
+    """The tables of the operator alone."""
+    about = f"{environment()}. Medians of {options.repeats} interleaved rounds."
+    rows = bench_operator(repeats=options.repeats, compiled=not options.no_compile)
+    found = {(row.case, row.layout, row.values, row.direction, row.contestant): row for row in rows}
+    write_text(options.csv, to_csv(rows), force=True)
+    put_between_markers(options.page, "goals", f"{about}\n\n{goals_table(found)}")
+    put_between_markers(options.page, "times", times_table(found))
+    put_between_markers(options.page, "peers", peers_table(found))
+
+
+def measure_models(options: argparse.Namespace) -> None:
+    """The table of whole models."""
+    rows: list[ModelRow] = []
+    for name in MODELS:
+        rows += bench_model(name, [MODEL_BATCH], repeats=options.model_repeats, memory=False)
+    of = rows[0].values
+    about = f"{environment()}. Batch {MODEL_BATCH} of {of}, medians of {options.model_repeats} interleaved rounds."
+    write_text(options.csv.with_stem(options.csv.stem + "_models"), to_csv(rows), force=True)
+    put_between_markers(options.page, "models", f"{about}\n\n{models_table(rows)}")
 
 
 if __name__ == "__main__":
