@@ -1,70 +1,148 @@
-"""Exports with every pooling layer replaced: parity in their own runtime, and time beside the stock model's export.
+"""Put exports with every pooling layer replaced into docs/export.md: parity in their own runtime, nodes, times.
 
-python benchmarks/export_speed.py [--to onnx,pt2] [MODEL[@C,H,W] ...] > export_speed.csv
+python benchmarks/export_speed.py [--to onnx,openvino] [--rounds 9] [--page PAGE] [--csv FILE] [MODEL[@C,H,W] ...]
+
+One image, one thread; of the swapped and the stock file in turns the fastest run counts, for whatever else runs on the
+machine only ever adds to processor time. Where googlenet is among the models, the time of its pools' nodes by kind, as
+onnxruntime's profile has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import sys
+import json
 import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from cpu_report import between_markers, markdown, put_between_markers
 
+from poolswap.bench.environment import environment, threads
 from poolswap.checkpoint import save_checkpoint
 from poolswap.cli.parsing import parse_input_size
 from poolswap.errors import PoolswapError
-from poolswap.export import default_path, export_model
+from poolswap.export import default_path, export_model, find_format
+from poolswap.export.job import Job, Runner
 from poolswap.models.load import create_model
 from poolswap.surgery.plan import make_plan
 from poolswap.surgery.sites import find_pools
-from poolswap.surgery.swap import swap_pools
+from poolswap.surgery.swap import restore, swap_pools
 
+HERE = Path(__file__).parent
 MODELS = [
+    "resnet18",
     "resnet50",
     "densenet121",
     "torchvision:googlenet",
     "torchvision:inception_v3",
     "vgg16_bn",
-    "torchvision:s3d@3,16,224,224",
 ]
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
+PROFILED, REST = "torchvision:googlenet", "everything else"
+HEAD = ["model", "pools", "format", "difference", "nodes", "stock nodes", "ms", "stock ms", "ratio"]
 
 
-def main() -> None:
-    """One CSV line a model and format, as they come."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--to", default="onnx,pt2")
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(["model", "pools", "to", "difference", "ms", "stock ms", "ratio"])
-    for text in arguments.models:
-        name, _, size = text.partition("@")
-        for to in arguments.to.split(","):
-            table.writerow([text, *measure(name, parse_input_size(size) if size else None, to)])
-            sys.stdout.flush()
-
-
-def measure(name: str, size: tuple[int, ...] | None, to: str) -> list[object]:
-    """The line of one model and format: number of pools, format, difference, times."""
+def measure(name: str, size: tuple[int, ...] | None, to: str, rounds: int, kinds: Counter[str]) -> list[str]:
+    """The line of one model and format; `kinds` gets the profile."""
     model, spec = create_model(name, input_size=size)
     plan = make_plan(find_pools(model, spec.input_size), include_global=True)
     swap_pools(model, plan)
+    line, form = [name, str(len(plan.paths)), to], find_format(to)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
+        path = Path(folder) / "swapped.safetensors"
         manifest = save_checkpoint(model, path, spec=spec, plan=plan)
+        swapped, stock = default_path(path, to), default_path(path.with_name("stock.safetensors"), to)
         try:
-            report = export_model(model, manifest, default_path(path, to), to=to, bench=True, force=True)
+            report = export_model(model, manifest, swapped, to=to)
         except PoolswapError as error:
-            return [len(plan.paths), to, error.message]
-    assert report.speed is not None
-    speed = report.speed
-    times = [f"{speed.milliseconds:.1f}", f"{speed.stock_milliseconds:.1f}", f"{speed.ratio:.2f}"]
-    return [len(plan.paths), to, f"{report.difference:.1e}", *times]
+            return [*line, error.message]
+        job = Job(model.eval(), manifest, (torch.randn(1, *spec.input_size),))
+        other = replace(job, model=deepcopy(model))
+        restore(other.model)
+        form.write(replace(other, arguments=(torch.randn(2, *spec.input_size),)), stock)
+        ms, stock_ms = fastest(form.runner(job, swapped), form.runner(other, stock), job.arguments, rounds)
+        if (name, to) == (PROFILED, "onnx"):
+            kinds.update(profile(swapped, job.arguments, plan.paths, rounds))
+        counts = [nodes(file) if to == "onnx" else "" for file in (swapped, stock)]
+    return [*line, f"{report.difference:.1e}", *counts, f"{ms:.1f}", f"{stock_ms:.1f}", f"{ms / stock_ms:.2f}"]
+
+
+def fastest(one: Runner, other: Runner, arguments: tuple[torch.Tensor, ...], rounds: int) -> list[float]:
+    """Milliseconds of processor time of each, taken in turns, after an untimed round."""
+    times: list[list[float]] = []
+    for _ in range(rounds + 1):
+        times.append([])
+        for run in (one, other):
+            begin = time.process_time()
+            run(arguments)
+            times[-1].append((time.process_time() - begin) * 1e3)
+    return [min(each) for each in zip(*times[1:], strict=True)]
+
+
+def profile(file: Path, arguments: tuple[torch.Tensor, ...], sites: Sequence[str], rounds: int) -> Counter[str]:
+    """Microseconds of all runs, by kind of node at the pools, and of everything else."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.enable_profiling, options.profile_file_prefix = True, str(file.with_name("profile"))
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    for _ in range(rounds):
+        session.run(None, {"input": arguments[0].numpy()})
+    found: Counter[str] = Counter()
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            pooling = event["name"].startswith(tuple(f"{site}/" for site in sites))
+            found[event["args"]["op_name"] if pooling else REST] += event["dur"]
+    return found
+
+
+def shares(kinds: Counter[str]) -> str:
+    """Percent of the time, the largest first."""
+    whole = sum(kinds.values())
+    return ", ".join(f"{kind} {100 * time / whole:.0f} %" for kind, time in kinds.most_common(10))
+
+
+def nodes(file: Path) -> str:
+    """How many nodes an ONNX file has."""
+    import onnx
+
+    return str(len(onnx.load(file, load_external_data=False).graph.node))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--to", default="onnx,openvino")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "export.md")
+    parser.add_argument("--csv", type=Path, default=HERE / "export.csv")
+    options = parser.parse_args()
+    if not between_markers("export").search(options.page.read_text()):
+        raise SystemExit(f"{options.page} has no <!-- export --> .. <!-- /export -->")
+    lines, formats = [], options.to.split(",")
+    kinds: Counter[str] = Counter()
+    with threads(1):
+        for text in options.models:
+            name, _, size = text.partition("@")
+            for to in formats:
+                lines.append(measure(name, parse_input_size(size) if size else None, to, options.rounds, kinds))
+                print(*lines[-1], flush=True)
+        used = ", ".join(f"{name} {version(name)}" for name in ("torch", *(RUNTIMES[to] for to in formats)))
+        about = f"{environment().processor}, one thread, {used}. Processor time, fastest of {options.rounds} rounds."
+    with options.csv.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEAD, *lines])
+    text = f"{about}\n\n{markdown(HEAD, lines)}"
+    if kinds:
+        text += f"\n\nWhere {PROFILED}'s time goes, by kind of node at the pools: {shares(kinds)}."
+    put_between_markers(options.page, "export", text)
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ NOT_HERE = {
     r"^poolswap report run(/test| --check)|--confirm": "is of the run before, which needs the network",
     r"photographs-\w+\.yaml|photo_nets\.py|^poolswap report (vgg|resnet)\b": "takes minutes",
     r"sbatch|--engine ray": "needs a cluster",
+    r"\byolo": "needs ultralytics",
     r"^hf |hf-hub:": "needs the network, and an account",
     r"benchmarks/\w+\.(py|sh)( |$)": "takes minutes, and writes into the repository",
 }

@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -98,7 +99,7 @@ def export_model(
         raise InputError(f"8 bits are made of float32, and the checkpoint is {manifest.dtype}", "leave out int8=")
     allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
     with evaluating(model), _folder_for(path, form, force=force) as folder:
-        job = Job(model, manifest, _arguments(model, manifest), opset, dynamic_size, fused)
+        job = Job(model, manifest, _arguments(model, manifest, dynamic_size=dynamic_size), opset, dynamic_size, fused)
         draft = folder / path.name
         form.write(job, draft)
         parity = _verified(form, job, draft, allowed) if verify else []
@@ -154,14 +155,23 @@ def _speed(form: Format, job: Job, draft: Path, int8: Images | None) -> Speed:
         return measure_speed(form.runner(job, draft), form.runner(baseline, other), job.arguments)
 
 
-def _arguments(model: nn.Module, manifest: Manifest) -> tuple[Tensor, ...]:
-    if manifest.inputs is not None:
-        leaves = tree_leaves(manifest.inputs)
-        if len(leaves) != 1 or not isinstance(leaves[0], Tensor) or not leaves[0].is_floating_point():
-            raise InputError(f"{manifest.model.reference} takes more than one batch, which no format here holds")
-    args, kwargs = fitted(model, make_inputs(model, manifest.model.input_size, 2))
-    if kwargs or not all(isinstance(x, Tensor) for x in args):
-        raise InputError(f"{manifest.model.reference} takes more than tensors, which no format here holds")
+def _arguments(model: nn.Module, manifest: Manifest, *, dynamic_size: bool) -> tuple[Tensor, ...]:
+    """Two of what forward takes: noise of the input size, or of the example's, if that is batches of one size."""
+    inputs, name = manifest.inputs, manifest.model.reference
+    if inputs is None:
+        args, kwargs = fitted(model, make_inputs(model, manifest.model.input_size, 2))
+        if kwargs or not all(isinstance(x, Tensor) for x in args):
+            raise InputError(f"{name} takes more than tensors, which no format here holds")
+        return tuple(args)
+    given = tree_leaves(inputs)
+    nested = len(given) > 1 and not (isinstance(inputs, (list, tuple)) and len(inputs) == len(given))
+    if nested or not all(isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 1 for x in given):
+        raise InputError(f"{name} takes more than batches of images, which no format here holds")
+    if len({len(x) for x in given}) > 1:
+        raise InputError(f"the inputs of {name} are batches of different sizes, which no format here holds")
+    if dynamic_size and len(given) > 1:
+        raise InputError(f"the sizes of the {len(given)} inputs of {name} cannot vary", "leave out dynamic_size=True")
+    args, _ = fitted(model, (tuple(torch.randn(2, *x.shape[1:]) for x in given), {}))
     return tuple(args)
 
 

@@ -28,8 +28,8 @@ def write(job: Job, path: Path) -> None:
                 dynamo=True,
                 opset_version=job.opset or DEFAULT_OPSET,
                 verbose=False,
-                input_names=["input"] if inputs == 1 else None,
-                output_names=["output"] if outputs == 1 else [f"output_{n}" for n in range(outputs)],
+                input_names=_numbered("input", inputs),
+                output_names=_numbered("output", outputs),
             )
             assert made is not None
             name_onnx(made.model)
@@ -42,6 +42,10 @@ def write(job: Job, path: Path) -> None:
         raise InputError(
             f"the model has no ONNX form: {first_line(error)}", "try another opset, or the format pt2"
         ) from error
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}_{n}" for n in range(count)]
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -12,12 +12,15 @@ HERE = Path(__file__).parent
 NETS = HERE.parent / "nets.py"
 
 
-def swapped(folder, reference, input_size=None, model_args=None, include_global=True, **planned):
+def swapped(folder, reference, input_size=None, model_args=None, include_global=True, example=None, **planned):
     """(model, manifest, checkpoint) of `reference` with every pooling site replaced, or as `planned` says."""
     model, spec = create_model(reference, input_size=input_size, model_args=model_args)
     plan = make_plan(
-        find_pools(model, spec.input_size), include_global=include_global, input_size=spec.input_size, **planned
+        find_pools(model, spec.input_size, example=example),
+        include_global=include_global,
+        input_size=spec.input_size,
+        **planned,
     )
-    swap_pools(model, plan)
+    swap_pools(model, plan, example=example)
     path = folder / "model-softpool.safetensors"
-    return model, save_checkpoint(model, path, spec=spec, plan=plan, force=True), path
+    return model, save_checkpoint(model, path, spec=spec, plan=plan, example=example, force=True), path

@@ -37,6 +37,13 @@ class Words(Stem):
         return self.fc(x.mean((2, 3)))
 
 
+class Shifted(Stem):
+    """Two inputs."""
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        return super().forward(x) + shift
+
+
 class Overlap(nn.Module):
     """Pooling at stride 1, as inception has it, and a ceil_mode."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy
 import onnx
+import onnxruntime
 import pytest
 import torch
 from exports import HERE, NETS, swapped
@@ -18,7 +19,11 @@ from poolswap.example import KeptExample
 from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
+from poolswap.models.load import create_model
 from poolswap.operators import OPERATORS
+from poolswap.surgery.plan import make_plan
+from poolswap.surgery.sites import find_pools
+from poolswap.surgery.swap import swap_pools
 
 MIXED = (f"{NETS}:Mixed", (3, 33, 37))
 STEM = (f"{HERE / 'pooled_nets.py'}:Stem", (3, 64, 64))
@@ -55,14 +60,40 @@ def test_every_format_agrees_with_the_model_at_every_batch_size(to, tmp_path):
         export_model(model, manifest, path, to=to)
 
 
-@pytest.mark.parametrize("example", [(torch.rand(2, 3), torch.rand(2, 4)), torch.ones(2, 3, dtype=torch.int64)])
-def test_an_example_of_more_than_one_batch_is_refused(example, tmp_path):
-    model, manifest, checkpoint = swapped(tmp_path, *RESNET)
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ([(torch.rand(2, 3), torch.rand(2, 4))], "more than batches"),
+        ({"a": torch.rand(2, 3), "b": torch.rand(2, 4)}, "more than batches"),
+        (torch.ones(2, 3, dtype=torch.int64), "more than batches"),
+        ((torch.rand(2, 3), torch.rand(4, 3)), "different sizes"),
+        ((torch.rand(2, 3), torch.rand(2, 3)), "cannot vary"),
+    ],
+)
+def test_an_example_that_is_no_batches_is_refused(example, message, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *STEM)
     manifest = manifest.model_copy(update={"example": KeptExample.of(example)})
-    path = default_path(checkpoint, "state-dict")
-    with pytest.raises(InputError, match="more than one batch"):
-        export_model(model, manifest, path, to="state-dict")
+    path = default_path(checkpoint, "onnx")
+    with pytest.raises(InputError, match=message):
+        export_model(model, manifest, path, dynamic_size=True)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_a_model_of_two_inputs(to, tmp_path):
+    """Numbered names; each as large as the example's, which need not be of the model's input size."""
+    kept = (torch.rand(1, 3, 24, 32), torch.rand(1, 7))
+    model, manifest, checkpoint = swapped(tmp_path, f"{HERE / 'pooled_nets.py'}:Shifted", (3, 24, 32), example=kept)
+    path = default_path(checkpoint, to)
+    report = export_model(model, manifest, path, to=to)
+    assert [p.batch for p in report.parity] == [1, 2, 5, 2]
+    assert report.difference < 1e-5
+    if to == "onnx":
+        graph = onnx.load(path).graph
+        assert [(value.name, sizes(value)) for value in graph.input] == [
+            ("input_0", ["batch", 3, 24, 32]),
+            ("input_1", ["batch", 7]),
+        ]
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
@@ -92,6 +123,32 @@ def test_yolov8n(to, tmp_path):
     model, manifest, checkpoint = swapped(tmp_path, f"{tmp_path / 'net.py'}:yolov8n", (3, 160, 160))
     assert [str(swap.site.call) for swap in manifest.plan.swaps] == ["5x5/1 p2"]
     assert export_model(model, manifest, default_path(checkpoint, to), to=to).difference < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the older exporter, and of torchvision's code under it
+def test_a_detector_by_torchvisions_own_way_into_onnx(tmp_path):
+    """It takes a list of images, which no format here does; its regions are pooled by SoftPool too."""
+    small = {"min_size": 96, "max_size": 128, "rpn_post_nms_top_n_test": 50}
+    scores = {"box_score_thresh": 0.0, "box_detections_per_img": 20}
+    model, spec = create_model(
+        "torchvision:fasterrcnn_resnet50_fpn", num_classes=3, input_size=(3, 96, 128), model_args={**small, **scores}
+    )
+    swaps = [("backbone.*", "soft"), ("roi_heads.box_roi_pool", "soft")]
+    plan = make_plan(find_pools(model, spec.input_size), None, swaps=swaps)
+    assert len(plan.swaps) == 3
+    swap_pools(model, plan)
+    x, path = torch.rand(3, 96, 128), tmp_path / "detector.onnx"
+    torch.onnx.export(model.eval(), ([x],), path, dynamo=False, opset_version=18, input_names=["image"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    other = torch.rand(3, 96, 128)
+    boxes, labels, scores = map(torch.from_numpy, session.run(None, {"image": other.numpy()}))
+    with torch.no_grad():
+        (expected,) = model([other])
+    assert len(boxes) > 0
+    assert torch.equal(labels, expected["labels"])
+    torch.testing.assert_close(boxes, expected["boxes"], rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(scores, expected["scores"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
