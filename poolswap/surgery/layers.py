@@ -57,6 +57,8 @@ def layer_obstacle(module: nn.Module) -> str | None:
         return None
     if is_parametrized(module):
         return "has parameters that are computed, by torch.nn.utils.parametrize"
+    if "weight" not in module._parameters:
+        return "has a weight that a hook computes, as spectral_norm and pruning do"
     stock = next(cls for cls in _CONVS if isinstance(module, cls))
     own = any(getattr(type(module), name) is not getattr(stock, name) for name in ("forward", "_conv_forward"))
     if own or "forward" in vars(module):

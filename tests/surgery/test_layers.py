@@ -7,6 +7,7 @@ import pytest
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
+from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from torchvision.ops import MultiScaleRoIAlign, RoIAlign, RoIPool
@@ -122,6 +123,15 @@ def test_max_of_windows_as_large_as_the_stride_covers_every_element_once(size):
     swap_pools(model, make_plan(find_pools(model, size, include=["convs"]), "plain", "max"))
     assert model.plain(x).shape == expected
     torch.testing.assert_close(model.plain(x), nn.functional.max_pool2d(dense, 2, ceil_mode=True))
+
+
+@pytest.mark.parametrize("computed", [nn.utils.spectral_norm, lambda conv: prune.identity(conv, "weight")])
+def test_a_convolution_whose_weight_a_hook_computes_is_listed_and_stays(computed):
+    model = nn.Sequential(computed(nn.Conv2d(3, 4, 3, 2)))
+    (site,) = find_pools(model, SIZE, include=["convs"])
+    assert not site.replaceable
+    with pytest.raises(NothingToReplaceError, match="0 has a weight that a hook computes"):
+        make_plan([site], "#1", "blur")
 
 
 def test_its_cost_is_known_before_anything_is_done():
