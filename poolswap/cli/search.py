@@ -82,6 +82,7 @@ def search(
 
     if execution.shard:
         raise InputError("a search decides by all of its trials", "leave out --shard; --jobs and --engine share them")
+    budget = Budget.make({"max_drop": max_drop, "latency": latency, "params": params})
     fields = {
         **{"model": model, "data": data, "weights": weights.weights, "num_classes": weights.num_classes},
         **{"in_chans": weights.in_chans, "input_size": weights.size, "model_args": weights.arguments},
@@ -96,7 +97,6 @@ def search(
     target = plan_out or folder / "plan.yaml"
     if plan_out:
         check_writable(plan_out, force=force)
-    budget = Budget(max_drop=max_drop, latency=latency, params=params)
     found = search(folder, study, budget, execution.start(), goal=goal, seen=_told(output))
     _print(output, found)
     output.document({**found.model_dump(mode="json"), "holds": found.holds, "gains": found.gains})

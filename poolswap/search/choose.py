@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from poolswap.settings import Settings
 
-class Budget(BaseModel):
-    """What all replacements together may cost.
+
+class Budget(Settings):
+    """What all replacements together may cost; `Budget.make` says in words what is wrong with one.
 
     `max_drop` is in percentage points of top-1; `latency` and `params` are multiples of the stock model's time of a
     forward and of its parameters. None: as much as it takes.
     """
 
-    model_config = ConfigDict(frozen=True)
+    noun: ClassVar[str] = "budget"
+    example: ClassVar[str] = "max_drop=0.3"
 
     max_drop: float = Field(ge=0, le=100)
     latency: float | None = Field(default=None, gt=0)

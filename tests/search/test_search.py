@@ -179,3 +179,13 @@ def test_the_command_writes_a_plan_and_says_what_it_claims(tmp_path, monkeypatch
     assert RunFolder(tmp_path / "nothing").grid().layers
     code, said = run({}, "--shard", "1/2")
     assert code == 2
+
+
+@pytest.mark.parametrize("limit", [["--latency", "0"], ["--latency", "nan"], ["--params", "-1"], ["--max-drop", "101"]])
+def test_a_budget_that_is_none_is_refused_before_anything_begins(limit, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", "test_resnet", "--data", "digits", "--adapt", "scratch", *limit]) == 2
+    said = capsys.readouterr().err
+    assert "the budget's" in said
+    assert "--max-drop 0.3" in said
+    assert not list(tmp_path.iterdir())
