@@ -188,6 +188,7 @@ class _Worker:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
+            "POOLSWAP_MAX_MEMORY": "64G",  # what is built on the meta device takes none
             "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
         }
         pipe = subprocess.PIPE

@@ -15,6 +15,7 @@ import csv
 import math
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -54,6 +55,7 @@ class Writer:
     check: Callable[[Path], object]
     before: Callable[[Path], object] = bool  # makes what it needs in the folder
     share: float = 1  # of the others' kills
+    begun: str = ""  # a folder whose finished run leaves nothing to do, and which goes for the next one
 
 
 def _verified(path: Path) -> None:
@@ -115,6 +117,7 @@ WRITERS = (
         "run/trials/*/result.json",
         lambda path: Result.model_validate_json(path.read_bytes()),
         share=0.25,  # it times every trial, and so takes a minute
+        begun="run",
     ),
     Writer("report", ("report", "ablation"), "ablation/report.html", _page, _run),
     Writer(
@@ -177,6 +180,8 @@ def attack(writer: Writer, kills: int, draw: random.Random) -> tuple[float, int,
             said = (folder / "stderr.txt").read_text().splitlines()
             wrong.extend(broken(folder, writer) + [f"{writer.name} ended with {code}: {said[-2:]}"] * (code != 0))
             remained += len(left(folder))
+            if writer.begun:
+                shutil.rmtree(folder / writer.begun)
 
         Image.linear_gradient("L").save(folder / "in.png")
         finish(start(folder, ("convert", *MODEL, "--num-classes", "10", "--output", "in.safetensors")))
