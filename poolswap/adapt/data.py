@@ -195,7 +195,7 @@ def _folder(path: Path, split: Split) -> Path:
     """The folder of a split inside a folder of images."""
     if not path.is_dir():
         known = f"give {', '.join(_BUNDLED)}, a folder, or a reader: hfds/NAME, torch/NAME"
-        raise InputError(f"there is no data {str(path)!r}", known)
+        raise InputError(f"there is no data {str(path)!r}", nearest(str(path), _BUNDLED) or known)
     names = _FOLDERS[split]
     for child in names:
         if (path / child).is_dir():

@@ -40,6 +40,8 @@ def report(error: BaseException) -> ExitCode:
     if debugging():
         traceback.print_exception(error, file=sys.stderr)
     message, hint, code = describe(error)
+    if code == ExitCode.INTERRUPTED and sys.stderr.isatty():
+        print(file=sys.stderr)  # the terminal has written ^C into this line
     output.error(to_flags(message), to_flags(hint) if hint else None)
     return code
 
@@ -81,6 +83,8 @@ def _usage(error: Any) -> tuple[str, str]:
     if parameter is not None and error.message:
         return f"{max(parameter.opts, key=len)}: {in_words(error.message).rstrip('.')}", hint
     message = str(error.format_message()).rstrip(".")
+    if possible := getattr(error, "possibilities", None):
+        message, hint = message.partition(" (Possible option")[0], f"did you mean {possible[0]}?"
     if hint.startswith(f"{command} --") and hint != f"{command} --help":
         message = message.partition(". Did you mean")[0]
     return message[:1].lower() + message[1:], hint

@@ -71,6 +71,9 @@ def test_an_empty_folder_and_no_folder(tmp_path):
         load_data(str(tmp_path))
     with pytest.raises(InputError, match="there is no data"):
         load_data(str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="there is no data 'digit'") as caught:
+        load_data("digit")
+    assert caught.value.hint == "did you mean digits?"
     with pytest.raises(InputError, match="cannot be read"):
         load_data("torch/nonsense", root=tmp_path)
 

@@ -193,6 +193,13 @@ def test_each_error_has_its_line_its_hint_and_its_exit_code(fail_with, capsys, e
     assert captured.err == stderr
 
 
+def test_an_interruption_has_a_line_of_its_own_behind_what_the_terminal_echoes(fail_with, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert fail_with(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "\nerror: interrupted\n"
+
+
 def test_a_traceback_only_on_demand(fail_with, capsys, monkeypatch):
     assert fail_with(RuntimeError("broken")) == 3
     assert "Traceback" not in capsys.readouterr().err
@@ -206,7 +213,7 @@ def test_a_traceback_only_on_demand(fail_with, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["env", "--jsn"], "no such option: --jsn", "poolswap env --help"),
+        (["env", "--jsn"], "no such option: --jsn", "did you mean --json?"),
         (["env", "x"], "unexpected extra argument", "poolswap env --help"),
         (["evn"], "'env'", "poolswap --help"),
         (["sum"], "missing argument 'n'", "poolswap sum --help"),
