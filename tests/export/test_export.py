@@ -159,6 +159,16 @@ def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
     assert report.difference < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_3d_pools_where_sizes_are_dynamic(to, tmp_path):
+    """A large program, half a minute: it looked as if it hung."""
+    model, manifest, checkpoint = swapped(tmp_path, *VIDEO)
+    report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
+    assert "37 longer" in [p.input for p in report.parity][3]
+    assert report.difference < 1e-5
+
+
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
 def test_every_operator_can_be_exported(to, tmp_path):
     swaps = [(f"pools.{n}", operator) for n, operator in enumerate(WINDOWED)]
