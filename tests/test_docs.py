@@ -15,6 +15,7 @@ from typing import NamedTuple
 import front
 import pytest
 import site_pages
+import studies
 from cpu_report import between_markers
 from typer.main import get_command
 
@@ -162,7 +163,8 @@ NOT_HERE = {
     r"compute-sanitizer|-m gpu": "needs a GPU",
     r"--pretrained|photos/": "needs weights from the network and somebody's photographs",
     r"^poolswap report run(/test| --check)|--confirm": "is of the run before, which needs the network",
-    r"photographs-\w+\.yaml|photo_nets\.py|^poolswap report (vgg|resnet)\b": "takes minutes",
+    r"photographs-\w+\.yaml|photo_nets\.py": "takes minutes",
+    r"^poolswap report (resnet|vgg|densenet|operators|back|anneal)\b": "is of a study that takes minutes",
     r"sbatch|--engine ray": "needs a cluster",
     r"\byolo": "needs ultralytics",
     r"^hf |hf-hub:": "needs the network, and an account",
@@ -262,6 +264,13 @@ def test_the_front_page_says_what_the_committed_runs_say():
     said = between_markers("front").search((ROOT / "README.md").read_text())[0]
     assert front.table(front.studies()) in said
     assert front.models(front.rows_of(front.MODELS)) in said
+
+
+def test_the_tables_of_studies_are_those_of_their_reports():
+    page = (ROOT / "docs/ablate.md").read_text()
+    for name, files in studies.STUDIES.items():
+        assert studies.table(studies.rows_of(studies.csv_of(name))) in between_markers(name).search(page)[0]
+        assert [file for file in files if not re.search(rf"\(ablate-{name}[-.]{re.escape(file)}\)", page)] == []
 
 
 def test_the_site_has_a_section_for_every_command_option_and_operator():

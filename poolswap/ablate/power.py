@@ -18,9 +18,9 @@ _SCALE = 100.0  # points that one image can differ
 _SEEDS = (3, 5, 10, 20)
 _MOST_SEEDS = 50
 _MOST_IMAGES = 2**24
-# In points, of a folder without noise of its own: one to three max pools to soft in a ResNet trained from scratch on
-# photographs, five seeds, 1,020 patches (the study of docs/ablate.md). A training from a checkpoint has less.
-TYPICAL = Noise(2.4**2, 10.0**2, 29.0**2)
+# Of a folder without noise of its own, in points: trainings from scratch on photographs, five seeds. The medians of
+# docs/typical-noise.csv, which benchmarks/typical_noise.py makes. A training from a checkpoint has less.
+TYPICAL = Noise(1.4**2, 8.1**2, 29.7**2)
 
 
 class Need(BaseModel):

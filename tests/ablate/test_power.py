@@ -1,12 +1,14 @@
 """What a run needs is said before it, and when to stop is decided by intervals that stay valid."""
 
+import csv
 import json
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
 
-from poolswap.ablate.power import need, noise_seen, say
+from poolswap.ablate.power import TYPICAL, need, noise_seen, say
 from poolswap.ablate.report import summarise
 from poolswap.ablate.runs import RunFolder
 from poolswap.ablate.sequential import begin, continued, level_at, level_of, looks, parse_until
@@ -15,6 +17,7 @@ from poolswap.ablate.study import Study
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 STUDY = {"model": "resnet18", "data": "digits", "adapt": "scratch"}
 
 
@@ -125,3 +128,10 @@ def test_the_command_adds_seeds_until_the_interval_is_narrow_or_there_are_so_man
     assert len(ran) == 2 * 4 + 2 * 8
     assert main([*command, "--until", "width < 12", "--shard", "1/2"]) == 2
     assert "run it without --shard" in capsys.readouterr().err
+
+
+def test_the_noise_that_is_taken_without_a_run_is_that_of_the_studies_on_photographs():
+    """By hand: `python benchmarks/typical_noise.py densenet operators`, whose table is committed."""
+    rows = list(csv.DictReader((ROOT / "docs/typical-noise.csv").read_text().splitlines()))
+    middle = [median(float(row[part]) for row in rows) for part in ("seeds", "images", "both")]
+    assert np.sqrt(TYPICAL) == pytest.approx(middle, abs=0.051)
