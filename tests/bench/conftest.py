@@ -18,8 +18,7 @@ def small_photographs(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def little_garbage():
-    """Every round collects garbage first, and would go through all that other tests have left."""
-    gc.collect()
+    """Every timing collects garbage first, and would go through all that other tests have left."""
     gc.freeze()
     yield
     gc.unfreeze()
