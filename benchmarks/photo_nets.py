@@ -1,6 +1,13 @@
 """Small networks for 64x64 photographs, with the pools of the families that they are of.
 
 poolswap ablate --study benchmarks/photographs-vgg.yaml -o vgg --trust-code
+
+The detector's large windows are slow as max pools, which a search for time may find:
+
+poolswap finetune benchmarks/photo_nets.py:detector --data photographs --input-size 3,64,64 --from-scratch --epochs 5 \\
+    --lr 0.004 -o detector
+poolswap search detector/last.safetensors --data photographs --trust-code --for latency --to soft,soft:beta=8 \\
+    --seeds 2 --max-drop 2 -o found
 """
 
 from __future__ import annotations

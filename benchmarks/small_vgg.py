@@ -1,4 +1,10 @@
-"""A small VGG with five pools for 32x32 images: each halves the map, the last leaves one pixel."""
+"""A small VGG with five pools for 32x32 images: each halves the map, the last leaves one pixel.
+
+With average pools it learns slowly, so that a search has something to find:
+
+poolswap search benchmarks/small_vgg.py:averaging_vgg --data digits --input-size 3,32,32 --adapt scratch \\
+    --set epochs=2 --set lr=0.003 --to max --max-drop 1 --trust-code -o found
+"""
 
 from __future__ import annotations
 
