@@ -9,6 +9,8 @@ import pytest
 from ablation_runs import IMAGES, made_up
 
 from poolswap.ablate.report import summarise, write_report
+from poolswap.ablate.report.chart import Theme
+from poolswap.ablate.report.forest import forest
 from poolswap.ablate.report.words import headlines, time_of
 from poolswap.ablate.report.write import page
 from poolswap.ablate.stats import Verdict
@@ -134,6 +136,15 @@ def test_headlines_say_the_interval_and_the_verdict(make_run):
     assert (as_is[0], as_is[1]) == ("open", "open")
     assert "would have been seen" in as_is[2]
     assert tuned[1] == "open"
+
+
+def test_the_main_picture_cuts_no_interval(make_run):
+    """Neither a row's own, nor the wider one that holds for all rows."""
+    summary = summarise([make_run(wrong=30)[0]])
+    for axes in forest(summary, Theme("#000000", "#000000", "#ffffff")).figure.axes:
+        low, high = axes.get_xlim()
+        assert low < min(min(line.get_xdata()) for line in axes.lines)
+        assert high > max(max(line.get_xdata()) for line in axes.lines)
 
 
 def test_what_was_seen_comes_first_and_beyond_four_the_rest_is_folded(make_run, monkeypatch):

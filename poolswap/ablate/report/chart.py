@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,10 @@ def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def span(rows: Sequence[Row], least: float = LEAST_SPAN) -> tuple[float, float]:
+def span(intervals: Iterable[tuple[float, float]], least: float = LEAST_SPAN) -> tuple[float, float]:
     """From where to where an axis of differences goes: all intervals, and at least `least` to either side."""
-    found = [row.top1_compared for row in rows if row.top1_compared is not None]
-    return 1.1 * min(-least, *(c.low for c in found)), 1.1 * max(least, *(c.high for c in found))
+    lows, highs = zip(*intervals, strict=True)
+    return 1.1 * min(-least, *lows), 1.1 * max(least, *highs)
 
 
 def plain(axes: Any, *, grid: str) -> None:

@@ -33,7 +33,8 @@ def forest(summary: Summary, theme: Theme) -> Chart | None:
 
 
 def _panel(chart: Chart, axes: Any, rows: Sequence[Row], margin: float, theme: Theme) -> None:
-    axes.set(xlim=span(rows, least=max(LEAST_SPAN, 2 * margin)), ylim=(len(rows) - 0.4, -0.6))
+    ends = [(found.joint_low, found.joint_high) for found in map(_compared, rows)]  # the wider of the two
+    axes.set(xlim=span(ends, least=max(LEAST_SPAN, 2 * margin)), ylim=(len(rows) - 0.4, -0.6))
     axes.axvspan(-margin, margin, color=theme.line, alpha=0.35, linewidth=0)
     axes.axvline(0, color=theme.ink, linewidth=1)
     for y, row in enumerate(rows):

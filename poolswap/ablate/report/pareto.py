@@ -47,7 +47,8 @@ def pareto(summary: Summary, theme: Theme) -> Chart | None:
 
 def _panel(chart: Chart, axes: Any, rows: Sequence[Row], summary: Summary, theme: Theme) -> None:
     times = [end for row in rows for end in (row.costs["forward"].low, row.costs["forward"].high)]
-    axes.set(xlim=(min(*times, 1 - _LEAST_RATIO) * 0.95, max(*times, 1 + _LEAST_RATIO) * 1.08), ylim=span(rows))
+    heights = span((found.low, found.high) for found in map(_compared, rows))
+    axes.set(xlim=(min(*times, 1 - _LEAST_RATIO) * 0.95, max(*times, 1 + _LEAST_RATIO) * 1.08), ylim=heights)
     axes.axhline(0, color=theme.ink, linewidth=0.9, linestyle=(0, (4, 4)))
     axes.axvline(1, color=theme.ink, linewidth=0.9, linestyle=(0, (4, 4)))
     axes.plot([1], [0], "P", color=theme.ink, markersize=9, gid=chart.tip("the control"))
