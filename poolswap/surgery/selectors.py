@@ -58,7 +58,11 @@ class Candidates:
         counted = tuple(site for site in usable if site.left_out is None)
         wanted = (site for site in sites if _unwanted(site, op, patterns, scopes) is None)
         # Regions are replaced by name alone: nobody who says `all` misses them.
-        left_by_all = {site.path: site.left_out for site in wanted if site.left_out and site.scope != "region"}
+        reasons: dict[str, list[str]] = {}  # poolings that are no calls have their owner's path, several of them one
+        for site in wanted:
+            if site.left_out and site.scope != "region" and site.left_out not in reasons.setdefault(site.path, []):
+                reasons[site.path].append(site.left_out)
+        left_by_all = {path: "; it ".join(found) for path, found in reasons.items() if found}
         return cls(counted, tuple(sites), named, why_not, left_by_all)
 
     @property

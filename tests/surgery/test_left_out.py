@@ -216,3 +216,13 @@ def test_a_call_in_a_graph_of_fx_is_left_as_it_is_and_a_module_in_one_is_not():
     assert (plan.paths, [left.path for left in plan.left]) == (("pool",), ["pool_1"])
     assert "swap the model, then trace it" in plan.left[0].reason
     swap_pools(model, plan)
+
+
+def test_every_reason_of_an_owner_is_said():
+    def line(model, x):
+        x = scripted(model, model.pool(x))
+        return x.view(-1, 4, 6, 2, 6, 2).amax((3, 5))
+
+    (left,) = make_plan(find_pools(Does(line), SIZE)).left
+    assert "runs below Python, inside TorchScript" in left.reason
+    assert "; it is written out as view and amax" in left.reason
