@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,17 @@ SETTINGS = {
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with what its comment asks for."""
+    """The page with what its comment asks for, and its tables as GitHub reads them."""
     for name, make in MAKERS.items():
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", make())
-    return markdown
+    return re.sub(r"^\|.*", lambda row: re.sub(r"`([^`]*)`", _code_in_a_cell, row[0]), markdown, flags=re.MULTILINE)
+
+
+def _code_in_a_cell(code: re.Match[str]) -> str:
+    """Code with an escaped bar as HTML: Python-Markdown would show the backslash, where GitHub does not."""
+    bar = r"\|"
+    return f"<code>{escape(code[1]).replace(bar, '&#124;')}</code>" if bar in code[1] else code[0]
 
 
 def commands() -> str:

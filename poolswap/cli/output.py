@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, TextIO
 import typer
 
 from poolswap.cli.document import plain
-from poolswap.cli.table import affordable, fitted_table, plain_table
+from poolswap.cli.table import affordable, fitted_table, folded_prose, plain_table
 from poolswap.errors import visible
 
 Advance = Callable[[int], None]
@@ -160,8 +160,13 @@ def _is_number(value: object) -> bool:
 
 
 def _say(text: str, label: str | None = None, colour: str = "") -> None:
-    stream, text = sys.stderr, visible(text)
-    _emit(f"{_styled(f'{label}:', colour, stream)} {text}" if label else text, stream)
+    stream, head = sys.stderr, f"{label}:" if label else ""
+    said = f"{head} {visible(text)}" if label else visible(text)
+    if stream.isatty():
+        said = folded_prose(said, shutil.get_terminal_size().columns)
+    if label:
+        said = said.replace(head, _styled(head, colour, stream), 1)
+    _emit(said, stream)
 
 
 def _styled(text: str, style: str, stream: TextIO) -> str:

@@ -1,4 +1,4 @@
-"""A table as text: as wide as it is in a pipe, folded between words and at the dots of paths on a terminal."""
+"""Tables and notes as text: as wide as they are in a pipe, folded between words, and at the dots of paths, elsewhere."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from itertools import zip_longest
 _GAP = 2
 # Behind a space, and behind the dot, slash or comma of a path or a list; never inside a number.
 _BREAKS = re.compile(r"(?<=\s)|(?<=[./,])(?=[A-Za-z_])|(?<=[A-Za-z_][./])(?=\d)")
+# Words with the space behind them. What is copied is one: a quoted name, and a command up to the end of the text.
+_WORDS = re.compile(r"(?:(?:poolswap|pip) [a-z]+ .*|'[^']*'\S*|\S+)\s*|^\s+")
 
 
 def plain_table(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
@@ -41,7 +43,7 @@ def fitted_table(lines: Sequence[Sequence[str]], right: Sequence[bool], width: i
     words = [max(len(piece.rstrip()) for cell in column for piece in _BREAKS.split(cell)) for column in columns]
     for least in ([w if i in whole else word for i, (w, word) in enumerate(zip(widths, words, strict=True))], words):
         _shrink(widths, least, width)
-    folded = [[_fold(cell, w) for cell, w in zip(line, widths, strict=True)] for line in lines]
+    folded = [[_fold(_BREAKS.split(cell), w) for cell, w in zip(line, widths, strict=True)] for line in lines]
     return plain_table([list(part) for cells in folded for part in zip_longest(*cells, fillvalue="")], right)
 
 
@@ -57,10 +59,15 @@ def _shrink(widths: list[int], least: Sequence[int], width: int) -> None:
         widths[max(loose, key=lambda i: widths[i])] -= 1
 
 
-def _fold(cell: str, width: int) -> list[str]:
+def folded_prose(text: str, width: int) -> str:
+    """The text in lines of `width`, broken between words alone: a longer word or command is left to the terminal."""
+    return "\n".join(_fold(_WORDS.findall(text), width))
+
+
+def _fold(pieces: Sequence[str], width: int) -> list[str]:
     parts = [""]
-    for piece in _BREAKS.split(cell):
-        if parts[-1] and len(parts[-1]) + len(piece.rstrip()) > width:
+    for piece in pieces:
+        if parts[-1].strip() and len(parts[-1]) + len(piece.rstrip()) > width:
             parts.append("")
         parts[-1] += piece
     return [part.rstrip() for part in parts]

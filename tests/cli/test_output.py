@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from poolswap.cli import output as output_module
 from poolswap.cli.document import plain
 from poolswap.cli.output import Output, error
-from poolswap.cli.table import plain_table
+from poolswap.cli.table import folded_prose, plain_table
 
 
 class Terminal(io.StringIO):
@@ -76,7 +76,8 @@ def test_a_narrow_terminal_drops_columns_before_it_folds_and_folds_a_path_last(m
         if hidden
         else []
     )
-    assert [line.rstrip() for line in said] == [*lines, *note]
+    assert [line.rstrip() for line in said[: len(lines)]] == lines
+    assert said[len(lines) :] == [part for text in note for part in folded_prose(text, width).split("\n")]
 
 
 def test_a_table_without_rows_is_its_header(capsys):
@@ -105,6 +106,47 @@ def test_colour_on_a_terminal(monkeypatch):
     screen = terminal(monkeypatch)
     error("bad", "do this")
     assert screen.getvalue() == "\033[1;31merror:\033[0m bad\n\033[1;36mhint:\033[0m do this\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            "looked for: max, average and adaptive pooling, means and maxima",
+            ["looked for: max, average and adaptive", "pooling, means and maxima"],
+        ),
+        ("  layer1.0: 4 times the work, 2 times the time", ["  layer1.0: 4 times the work, 2 times", "the time"]),
+        (f"digest {'6b51' * 16}: compare it", ["digest", f"{'6b51' * 16}:", "compare it"]),
+        (
+            "saved 'my networks/soft.safetensors' now; prove it with: poolswap verify 'my networks/soft.safetensors'",
+            [
+                "saved 'my networks/soft.safetensors'",
+                "now; prove it with:",
+                "poolswap verify 'my networks/soft.safetensors'",
+            ],
+        ),
+    ],
+)
+def test_a_terminal_breaks_notes_between_words_and_never_what_is_copied(monkeypatch, text, lines):
+    screen = terminal(monkeypatch)
+    Output().note(text)
+    assert screen.getvalue().splitlines() == lines
+
+
+def test_a_folded_error_keeps_its_colour_and_its_command_in_one_line(monkeypatch):
+    screen = terminal(monkeypatch)
+    error("x.safetensors is not there: error: no such file", "poolswap convert test_resnet -o x.safetensors")
+    assert screen.getvalue().splitlines() == [
+        "\033[1;31merror:\033[0m x.safetensors is not there:",
+        "error: no such file",
+        "\033[1;36mhint:\033[0m",
+        "poolswap convert test_resnet -o x.safetensors",
+    ]
+
+
+def test_a_pipe_gets_every_note_in_one_line(capsys):
+    Output().note("word " * 100 + "end")
+    assert capsys.readouterr().err == "word " * 100 + "end\n"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
