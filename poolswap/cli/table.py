@@ -1,4 +1,4 @@
-"""Tables and notes as text: as wide as they are in a pipe, folded between words, and at the dots of paths, elsewhere."""
+"""Tables and notes as text: as wide as they are in a pipe, folded between words and at the dots of paths elsewhere."""
 
 from __future__ import annotations
 
