@@ -305,6 +305,15 @@ def test_every_page_has_its_place_in_the_site():
     assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md"))
 
 
+def test_the_site_has_its_style_and_marks_the_blocks_that_it_wraps():
+    """mkdocs says nothing of a style that is missing, or of a class that no block has."""
+    settings = (ROOT / "mkdocs.yml").read_text()
+    styles = re.search(r"^extra_css: \[(.*)\]$", settings, flags=re.MULTILINE)
+    assert styles is not None
+    assert [name for name in styles[1].split(", ") if not (ROOT / "docs" / name).is_file()] == []
+    assert "pygments_lang_class: true" in settings  # .language-bash
+
+
 REFERENCE = "\n".join(page.read_text() for page in ROOT.glob("docs/reference/*.md"))
 DOCUMENTED = re.findall(r"^::: ([\w.]+)", REFERENCE, flags=re.MULTILINE)
 OFFERED = sorted({room for room in DOCUMENTED if hasattr(pydoc.locate(room), "__all__")} | {"poolswap"})
