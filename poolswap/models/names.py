@@ -72,5 +72,16 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
         return InputError(
             f"{reference} names a file of weights, not a model", f"name the model, and give weights={reference!r}"
         )
+    if "/" in reference and ":" not in reference:  # no model's name has one
+        return _no_model_file(Path(reference))
     close = closest(reference.lower(), dict.fromkeys(known), cutoff=0.0)
     return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")
+
+
+def _no_model_file(path: Path) -> InputError:
+    if path.exists():
+        return InputError(f"{path} is no checkpoint of poolswap", "give a .safetensors file, or a model's name")
+    beside = (found.name for found in path.parent.iterdir()) if path.parent.is_dir() else ()
+    close = closest(path.name, beside, n=1)
+    hint = f"did you mean {path.parent / close[0]}?" if close else "give a .safetensors file, or a model's name"
+    return InputError(f"there is no file {path}", hint)

@@ -91,6 +91,20 @@ def test_an_unknown_name_brings_the_three_closest(reference, closest):
     assert all(resolve(name) for name in suggested)
 
 
+def test_a_path_is_no_misspelt_name(tmp_path):
+    """A checkpoint's mistyped path brings the file beside it, not three networks that are spelt alike."""
+    (tmp_path / "last.safetensors").touch()
+    (tmp_path / "notes.txt").touch()
+    for name, message, hint in [
+        ("last.safetensor", "there is no file", f"did you mean {tmp_path / 'last.safetensors'}?"),
+        ("other/deep", "there is no file", "give a .safetensors file, or a model's name"),
+        ("notes.txt", "is no checkpoint", "give a .safetensors file, or a model's name"),
+    ]:
+        with pytest.raises(InputError, match=message) as raised:
+            resolve(str(tmp_path / name))
+        assert raised.value.hint == hint
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
