@@ -115,7 +115,7 @@ def test_the_card_says_what_is_in_the_folder(exported):
     said = yaml.safe_load(front)
     assert said["library_name"] == "poolswap"
     assert said.keys().isdisjoint({"license", "base_model"}), "random weights are nobody's"
-    assert "soft (beta=2.0)" in text
+    assert "soft:beta=2.0" in text
     assert "| Accuracy | top-1 87.50% on the validation images of digits |" in text
     assert float(re.search(r"Drift \| ([\d.e-]+):", text)[1]) > 0
     assert "poolswap.load_model(" in text
