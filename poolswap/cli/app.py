@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect as introspection
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -76,7 +77,14 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Arguments default to the program's own; none of them mean --help."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        if arguments is None:  # what is done is done: an interruption from here on finds only libraries' own endings
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no character may end a command
     try:

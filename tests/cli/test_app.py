@@ -322,3 +322,11 @@ def test_ctrl_c_is_130():
     process.stderr.close()
     assert process.wait() == 130
     assert err == "error: interrupted\n"
+
+
+def test_an_interruption_after_the_work_is_none():
+    """Libraries do their own at the end of the process, and tell of an interruption there by a traceback."""
+    late = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    program = f"import atexit, os, signal, sys; from poolswap.cli.app import main; {late}; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
