@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from cpu_report import PASSES, between_markers, markdown, put_between_markers
+from cpu_report import PASSES, markdown, put_between_markers, require_markers
 from torch import Tensor
 
 from poolswap.bench import STANDARD_CASES, Case
@@ -110,8 +110,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     options = parser.parse_args()
-    if not between_markers("against").search(options.page.read_text()):
-        raise SystemExit(f"{options.page} has no <!-- against --> .. <!-- /against -->")
+    require_markers(options.page, "against")
     before = ctypes.CDLL(str(options.before.resolve()))
     head = ["case", "layout", "pass", "before ms", "now ms", *(f"now / before, {values}" for values in COMPARED)]
     lines: list[list[str]] = []

@@ -131,6 +131,14 @@ def between_markers(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
 
 
+def require_markers(page: Path, *names: str) -> None:
+    """Exit where the page lacks one of these places: now, rather than after the measurement."""
+    text = page.read_text() if page.exists() else ""
+    for name in names:
+        if not between_markers(name).search(text):
+            raise SystemExit(f"{page} has no <!-- {name} --> .. <!-- /{name} -->")
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,10 +151,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     parser.add_argument("--csv", type=Path, default=HERE / "cpu.csv")
     options = parser.parse_args()
-    before = options.page.read_text() if options.page.exists() else ""
-    for name in ("goals", "times", "peers", "models"):  # refused now rather than after the measurement
-        if not between_markers(name).search(before):
-            raise SystemExit(f"{options.page} has no <!-- {name} --> .. <!-- /{name} -->")
+    require_markers(options.page, "goals", "times", "peers", "models")
     with threads(options.threads):
         if not options.no_operators:
             measure_operators(options)

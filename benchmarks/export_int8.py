@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from cpu_report import between_markers, markdown, put_between_markers
+from cpu_report import markdown, put_between_markers, require_markers
 
 from poolswap import find_pools, load_model, make_plan, swap_pools
 from poolswap.adapt import Recipe, finetune, load_data, make_loader
@@ -69,8 +69,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "export.md")
     parser.add_argument("--csv", type=Path, default=HERE / "export_int8.csv")
     options = parser.parse_args()
-    if not between_markers("int8").search(options.page.read_text()):
-        raise SystemExit(f"{options.page} has no <!-- int8 --> .. <!-- /int8 -->")
+    require_markers(options.page, "int8")
     torch.set_num_threads(1)  # small images: more threads wait for each other
     rows, lines = [], []
     for case in CASES:

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from cpu_report import between_markers, markdown, put_between_markers
+from cpu_report import markdown, put_between_markers, require_markers
 
 from poolswap.bench.environment import environment, threads
 from poolswap.checkpoint import save_checkpoint
@@ -125,8 +125,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "export.md")
     parser.add_argument("--csv", type=Path, default=HERE / "export.csv")
     options = parser.parse_args()
-    if not between_markers("export").search(options.page.read_text()):
-        raise SystemExit(f"{options.page} has no <!-- export --> .. <!-- /export -->")
+    require_markers(options.page, "export")
     lines, formats = [], options.to.split(",")
     kinds: Counter[str] = Counter()
     with threads(1):

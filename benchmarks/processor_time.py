@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from cpu_report import GOALS, PASSES, between_markers, markdown, put_between_markers
+from cpu_report import GOALS, PASSES, markdown, put_between_markers, require_markers
 from torch import Tensor
 from torch.backends.cpu import get_cpu_capability
 from torch.nn import functional as F
@@ -89,8 +89,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     table, slack = TABLES[instruction_set()]
-    if not between_markers(table).search(options.page.read_text()):
-        raise SystemExit(f"{options.page} has no <!-- {table} --> .. <!-- /{table} -->")
+    require_markers(options.page, table)
     head = ["case", "layout", "pass", "ms", "max_pool2d ms", "best", "worst", "goal", "slowest / fastest"]
     lines: list[list[str]] = []
     with threads(1):

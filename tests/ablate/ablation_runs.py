@@ -8,6 +8,8 @@ from poolswap.ablate.runs import Result, SiteMove
 from poolswap.adapt import Answers, EpochRow
 from poolswap.measure import Ratio
 
+# What `made_up_engine` runs in no time: one layer of a small network, trained from scratch.
+ABLATE = ["ablate", "test_resnet", "--data", "digits", "--input-size", "3,16,16", "--from-scratch", "--counts", "1"]
 IMAGES = 203  # not a multiple of eight: the last byte of `correct` is padded
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ablation_runs import made_up
+from ablation_runs import ABLATE, made_up
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -144,18 +144,7 @@ def test_the_choice_is_judged_by_all_seeds_on_test_images(tmp_path, monkeypatch)
 
 def test_the_command_runs_its_rounds_and_says_how_many_each_has(made_up_engine, capsys):
     ran = made_up_engine(lambda trial: 40 - (int(trial.to.removeprefix("lp:p=")) if trial.to else 0))
-    command = [
-        "ablate",
-        "test_resnet",
-        "--data",
-        "digits",
-        "--input-size",
-        "3,16,16",
-        "--from-scratch",
-        "--counts",
-        "1",
-    ]
-    command += ["--operators", "lp:p=1,lp:p=2,lp:p=3,lp:p=4", "--seeds", "3", "--halving", "1", "-o", "run"]
+    command = [*ABLATE, "--operators", "lp:p=1,lp:p=2,lp:p=3,lp:p=4", "--seeds", "3", "--halving", "1", "-o", "run"]
     assert main([*command, "--dry-run", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["pending"]) == 5
     assert main([*command, "--shard", "1/2"]) == 2

@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 import pytest
+from ablation_runs import ABLATE
 
 from poolswap.ablate.power import TYPICAL, need, noise_seen, say
 from poolswap.ablate.report import summarise
@@ -105,18 +106,7 @@ def test_the_hint_of_too_few_seeds_is_one_that_can_be_continued():
 def test_the_command_adds_seeds_until_the_interval_is_narrow_or_there_are_so_many(made_up_engine, capsys):
     """Variants are three images better and worse in turns, which few seeds make wide, and more seeds narrow."""
     ran = made_up_engine(lambda trial: 40 + (3 * (-1) ** trial.seed if trial.to else 0))
-    command = [
-        "ablate",
-        "test_resnet",
-        "--data",
-        "digits",
-        "--input-size",
-        "3,16,16",
-        "--from-scratch",
-        "--counts",
-        "1",
-    ]
-    command += ["--seeds", "2", "--most-seeds", "8"]
+    command = [*ABLATE, "--seeds", "2", "--most-seeds", "8"]
     for folder, until, seeds in (("narrow", "width < 12", 4), ("never", "width < 0.1", 8)):
         assert main([*command, "--until", until, "-o", folder]) == 0
         said = capsys.readouterr().err

@@ -151,19 +151,11 @@ def test_a_detector_by_torchvisions_own_way_into_onnx(tmp_path):
     torch.testing.assert_close(scores, expected["scores"], rtol=1e-4, atol=1e-5)
 
 
+# In 3d it is a large program, half a minute: it looked as if it hung.
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
-def test_a_second_resolution_where_sizes_are_dynamic(to, tmp_path):
-    model, manifest, checkpoint = swapped(tmp_path, *STEM)
-    report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
-    assert "37 longer" in [p.input for p in report.parity][3]
-    assert report.difference < 1e-5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("to", ["onnx", "pt2"])
-def test_3d_pools_where_sizes_are_dynamic(to, tmp_path):
-    """A large program, half a minute: it looked as if it hung."""
-    model, manifest, checkpoint = swapped(tmp_path, *VIDEO)
+@pytest.mark.parametrize("net", [STEM, pytest.param(VIDEO, marks=pytest.mark.slow)], ids=["2d", "3d"])
+def test_a_second_resolution_where_sizes_are_dynamic(net, to, tmp_path):
+    model, manifest, checkpoint = swapped(tmp_path, *net)
     report = export_model(model, manifest, default_path(checkpoint, to), to=to, dynamic_size=True)
     assert "37 longer" in [p.input for p in report.parity][3]
     assert report.difference < 1e-5
