@@ -57,15 +57,11 @@ class SparsemaxPool(PlainPool):
 
     paper = "Martins and Astudillo, ICML 2016"
     beta: Tensor
+    weights = staticmethod(sparsemax)
 
     def __init__(self, site: WindowSite, *, beta: Beta = 1.0, start: float | None = None) -> None:
         super().__init__(site)
         self.start = hold_beta(self, site, beta, start)
-
-    @staticmethod
-    def weights(z: Tensor) -> Tensor:
-        """The weights of z, over the first axis."""
-        return sparsemax(z)
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> the weighted mean of each window."""
@@ -86,11 +82,7 @@ class Entmax15Pool(SparsemaxPool):
     """
 
     paper = "Peters et al., ACL 2019"
-
-    @staticmethod
-    def weights(z: Tensor) -> Tensor:
-        """The weights of z, over the first axis."""
-        return entmax15(z)
+    weights = staticmethod(entmax15)
 
 
 class SparsemaxHead(HeadPool):
@@ -101,15 +93,11 @@ class SparsemaxHead(HeadPool):
 
     paper = SparsemaxPool.paper
     beta: Tensor
+    weights = staticmethod(sparsemax)
 
     def __init__(self, site: HeadSite, *, beta: Beta = 1.0, start: float | None = None) -> None:
         super().__init__(site)
         self.start = hold_beta(self, site, beta, start)
-
-    @staticmethod
-    def weights(z: Tensor) -> Tensor:
-        """The weights of z, over the first axis."""
-        return sparsemax(z)
 
     def pool(self, x: Tensor) -> Tensor:
         """x (N, C, *spatial) -> (N, C), the weighted mean of each map."""
@@ -123,11 +111,7 @@ class Entmax15Head(SparsemaxHead):
     """
 
     paper = Entmax15Pool.paper
-
-    @staticmethod
-    def weights(z: Tensor) -> Tensor:
-        """The weights of z, over the first axis."""
-        return entmax15(z)
+    weights = staticmethod(entmax15)
 
 
 def _ordered(z: Tensor) -> tuple[Tensor, Tensor]:
