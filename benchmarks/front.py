@@ -14,7 +14,8 @@ from cpu_report import markdown, put_between_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = {name: ROOT / "docs" / f"ablate-photographs-{name.lower()}.csv" for name in ("ResNet", "VGG")}
-COSTS, MODELS = (ROOT / "benchmarks" / name for name in ("small_vgg_times.csv", "cpu_models.csv"))
+COSTS = ROOT / "docs" / "ablate-photographs-operators.csv"
+MODELS = ROOT / "benchmarks" / "cpu_models.csv"
 PICTURE = ROOT / "docs" / "front.png"
 SHOWN = ("soft", "avg", "lp", "lip", "ada", "blur")
 SHADES = {"max": "#8a8f98", "avg": "#8a8f98", "soft": "#c2410c"}

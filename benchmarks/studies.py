@@ -1,4 +1,4 @@
-"""The tables of docs/ablate.md, from the reports that are committed beside it.
+"""The tables of studies in docs/ablate.md and docs/operators.md, from the reports that are committed beside them.
 
 With NAME=RUN the report of a runs folder is written and taken over first: its CSV, and the pictures on the page.
 
@@ -25,6 +25,9 @@ STUDIES = {
     "photographs-operators": ("forest.png", "pareto.png", "html"),
     "photographs-back": ("forest.png",),
     "photographs-anneal": (),
+    "digits": ("forest.png",),
+    "photographs-heads": ("forest.png",),
+    "digits-heads": (),
 }
 
 
@@ -55,7 +58,9 @@ def table(rows: list[dict[str, str]]) -> str:
 def _name(row: Row, column: str) -> str:
     if column == "adapted":
         return row["adapt"]
-    return (row["layers"] if column == "replaced" else row["to"]) if row["to"] else "none, the control"
+    if not row["to"]:
+        return "none, the control"
+    return row["layers"] if column == "replaced" else f"`{row['to']}`"
 
 
 def _numbers(row: Row) -> list[str]:
@@ -83,14 +88,15 @@ def take(name: str, run: Path) -> None:
 
 
 def main() -> None:
-    """Write the page's tables."""
+    """Write the pages' tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="NAME=RUN", help=f"NAME is one of {', '.join(STUDIES)}")
     for named in parser.parse_args().runs:
         name, _, run = named.partition("=")
         take(name, Path(run))
     for name in STUDIES:
-        put_between_markers(DOCS / "ablate.md", name, table(rows_of(csv_of(name))))
+        page = "operators.md" if name.endswith("-heads") else "ablate.md"
+        put_between_markers(DOCS / page, name, table(rows_of(csv_of(name))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from poolswap.errors import InputError
+from poolswap.operators.registry import split_operators
 from poolswap.settings import Settings
 
 Order = Literal["forward", "backward", "single"]
@@ -63,14 +64,15 @@ class Until(BaseModel):
 class Study(Settings):
     """The model, the data, and the grid: how many layers, from which end, by which operator, adapted how, how often.
 
-    `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer
-    alone. `mixes` are more variants, with an operator for each of their layers: "maxpool=soft; layer2.0.pool=lp:p=3".
-    `split` are the images that are judged on, `transform` arguments of the images' transforms
-    (`poolswap.adapt.load_data`). `recipe` are fields of `poolswap.adapt.Recipe`; `recalibrate_batches` of None is one
-    pass over the training images. What the report makes of the trials, and their keys do not depend on: `group` says
-    which images belong together (`poolswap.adapt.image_groups`), `margin` how many points of top-1 do not matter,
-    `until` when to stop adding seeds (`poolswap.ablate.sequential`), `halving` how many variants of each adaptation get
-    all seeds (`poolswap.ablate.halving`). Neither do they depend on `running`, which says where and how.
+    `counts` are numbers of layers, as in "0..all" or "1,3,all"; in order "single" the number n is the n-th layer alone.
+    `operators` may be given as text, "soft,lp:p=3" or "all". `mixes` are more variants, with an operator for each of
+    their layers: "maxpool=soft; layer2.0.pool=lp:p=3". `split` are the images that are judged on, `transform` arguments
+    of the images' transforms (`poolswap.adapt.load_data`). `recipe` are fields of `poolswap.adapt.Recipe`;
+    `recalibrate_batches` of None is one pass over the training images. What the report makes of the trials, and their
+    keys do not depend on: `group` says which images belong together (`poolswap.adapt.image_groups`), `margin` how many
+    points of top-1 do not matter, `until` when to stop adding seeds (`poolswap.ablate.sequential`), `halving` how many
+    variants of each adaptation get all seeds (`poolswap.ablate.halving`). Neither do they depend on `running`, which
+    says where and how.
 
     `seeds` may be given as a number N for 0 to N-1. `weights` are "random", "pretrained" or the path of a state dict.
     From one such base the seeds vary the order of the images and what augmentation and operators draw, and nothing
@@ -107,10 +109,15 @@ class Study(Settings):
     halving: int | None = Field(default=None, ge=1)
     running: Running = Field(default_factory=Running)
 
-    @field_validator("weights", "order", "operators", "adapt", "exclude", "mixes", mode="before")
+    @field_validator("weights", "order", "adapt", "exclude", "mixes", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("operators", mode="before")
+    @classmethod
+    def _operators_as_typed(cls, value: Any) -> Any:
+        return split_operators(value) if isinstance(value, str) else value
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -152,7 +152,6 @@ def ablate(
     from poolswap.ablate.trial import groups_of
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError
-    from poolswap.operators.registry import split_operators
 
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
@@ -169,7 +168,7 @@ def ablate(
         "data": data,
         "counts": counts,
         "order": _parts(order),
-        "operators": split_operators(operators) if operators else None,
+        "operators": operators or None,
         "op": op,
         "exclude": exclude,
         "include_global": include_global,

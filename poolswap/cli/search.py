@@ -77,7 +77,6 @@ def search(
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError, NothingToReplaceError
     from poolswap.files import check_writable, write_text
-    from poolswap.operators.registry import split_operators
     from poolswap.search import Budget, search
 
     if execution.shard:
@@ -86,7 +85,7 @@ def search(
     fields = {
         **{"model": model, "data": data, "weights": weights.weights, "num_classes": weights.num_classes},
         **{"in_chans": weights.in_chans, "input_size": weights.size, "model_args": weights.arguments},
-        **{"operators": split_operators(to), "op": op, "exclude": exclude or [], "include_global": include_global},
+        **{"operators": to, "op": op, "exclude": exclude or [], "include_global": include_global},
         **{"adapt": adapt, "seeds": seeds, "batch_size": batch_size, "margin": max_drop or None},
         "recipe": {**Recipe.fields(recipe), **parse_pairs(setting or [], "--set")},
         "running": {**_place(source), "trust_code": weights.trust_code},

@@ -108,6 +108,11 @@ def test_unknown_fields_and_operators_are_named():
         grid(operators="sotf")
 
 
+def test_operators_in_a_study_are_as_typed_in_a_command():
+    assert Study.make({**FIELDS, "operators": "lp:p=3,learn=true,soft"}).operators == ("lp:p=3,learn=true", "soft")
+    assert {"soft", "max", "blur"} < {*Study.make({**FIELDS, "operators": "all"}).operators}
+
+
 def test_a_study_survives_its_file(tmp_path):
     study = Study.make({**FIELDS, "seeds": [3, 5], "operators": ["soft", "lp:p=3"], "recipe": {"epochs": 2}})
     (tmp_path / "study.yaml").write_text(study.dumps())
