@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from enum import IntEnum
+from itertools import islice
+from pathlib import Path
 
 _LONGEST_WORD = 100
+_MOST_FILES = 10_000
 
 
 class ExitCode(IntEnum):
@@ -23,6 +26,8 @@ class ExitCode(IntEnum):
 
 def first_line(error: BaseException) -> str:
     """What an exception of somebody else's says, in one line: its first, or its class where it says nothing."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"there is no {error.filename}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -109,6 +114,15 @@ def _packages_of(extra: str) -> list[str]:
     wanted = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
     found = [quote(package.strip()) for package, _, marker in declared if wanted.search(marker)]
     return found or [quote(f".[{extra}]")]
+
+
+def no_file(path: Path, otherwise: str) -> InputError:
+    """The error where there is no such file: its hint is the file beside it that it may be, or `otherwise`."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else iter(())
+    others = sorted(found.name for found in islice(beside, _MOST_FILES) if found.name != path.name)
+    alike = closest(path.stem, dict.fromkeys(Path(name).stem for name in others))  # a long suffix makes all names alike
+    close = closest(path.name, (name for name in others if Path(name).stem in alike), n=1, cutoff=0.0)
+    return InputError(f"there is no file {path}", f"did you mean {path.parent / close[0]}?" if close else otherwise)
 
 
 class CheckError(PoolswapError):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from poolswap.errors import CheckError, InputError, in_words
+from poolswap.errors import CheckError, InputError, in_words, no_file
 from poolswap.example import KeptExample
 from poolswap.files import atomic_path, save_tensors
 from poolswap.fingerprint import Fingerprint
@@ -96,7 +96,7 @@ def read(path: Path, *, weights: bool = True) -> Saved:
     Raises InputError for a file that is no sound checkpoint of this format.
     """
     if not path.is_file():
-        raise InputError(f"there is no file {path}", "make one with poolswap convert MODEL")
+        raise no_file(path, "make one with poolswap convert MODEL")
     _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from poolswap.errors import InputError, in_words, nearest
+from poolswap.errors import InputError, in_words, nearest, no_file
 
 _LARGEST = 64 * 2**20  # bytes of a file; a plan of a thousand sites has one
 _MOST_VALUES, _DEEPEST = 1_000_000, 64
@@ -35,7 +35,9 @@ class Settings(BaseModel):
         if path is None:
             return {}
         path = Path(path)
-        if path.exists() and not path.is_file():
+        if not path.exists():
+            raise no_file(path, cls._hint())
+        if not path.is_file():
             raise InputError(f"{path} is no file, so no {cls.noun}", cls._hint())
         parse = json.loads if path.suffix == ".json" else _parse_yaml
         try:

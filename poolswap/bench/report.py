@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,37 @@ from poolswap.files import csv_of
 Rows = Sequence[OperatorRow] | Sequence[ModelRow]
 
 OPERATOR_COLUMNS = [
-    *(
-        "case",
-        "layout",
-        "values",
-        "pass",
-        "contestant",
-        "ms",
-        "quartiles",
-        "fastest",
-        "soft_pool / this",
-        "of copy speed",
-    ),
-    "peak MiB",
+    *("case", "layout", "values", "pass", "contestant", "ms", "quartiles", "fastest", "soft / this"),
+    *("of copy speed", "peak MiB"),
 ]
+OPERATOR_SPARE = ["fastest", "of copy speed", "quartiles", "peak MiB"]
+SUMMARY_COLUMNS = ["case", "layout", "pass", "ms", "best", "worst", "worst with", "of avg", "peak MiB"]
+SUMMARY_SPARE = ["peak MiB", "of avg", "worst with"]
 MODEL_COLUMNS = [
-    *("model", "batch", "layout", "values", "pass", "original ms", "quartiles", "swapped ms", "quartiles"),
+    *("model", "batch", "layout", "values", "pass", "original ms", "quartiles", "swapped ms", "swapped quartiles"),
     *("swapped / original", "peak MiB", "swapped peak MiB"),
 ]
+MODEL_SPARE = ["values", "quartiles", "swapped quartiles", "peak MiB", "swapped peak MiB"]
+
+
+def summary_table(rows: Sequence[OperatorRow]) -> list[list[object]]:
+    """Cells under SUMMARY_COLUMNS, one line a case, layout and pass.
+
+    `best` and `worst` are SoftPool's shares of max pooling's time with the values that do best and worst for it,
+    `of avg` its share of average pooling's; milliseconds and peak are SoftPool's on N(0, 1).
+    """
+    passes: dict[tuple[str, ...], dict[str, list[OperatorRow]]] = {}
+    for row in rows:
+        contestants = passes.setdefault((row.case, row.layout, row.direction), {})
+        contestants.setdefault(re.sub(r"\dd$", "", row.contestant), []).append(row)
+    lines: list[list[object]] = []
+    for names, contestants in passes.items():
+        soft, average = contestants[SOFT_POOL][0], contestants["avg_pool"][0]  # N(0, 1) comes first
+        largest = sorted(contestants["max_pool"], key=lambda row: row.ratio)
+        shares = [round(row.ratio, 3) for row in (largest[0], largest[-1])]
+        rest = [largest[-1].values, round(average.ratio, 3), _mebibytes(soft.peak_bytes)]
+        lines.append([*names, round(soft.timing.median, 3), *shares, *rest])
+    return lines
 
 
 def operator_table(rows: Sequence[OperatorRow]) -> list[list[object]]:

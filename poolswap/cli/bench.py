@@ -95,11 +95,18 @@ def bench(
                         progress=advance,
                     )
                 ]
-            output.table(str(about), report.MODEL_COLUMNS, report.model_table(rows))
+            output.table(str(about), report.MODEL_COLUMNS, report.model_table(rows), spare=report.MODEL_SPARE)
         else:
             with output.progress("operator", sum(len(case.layouts) for case in cases)) as advance:
                 rows = bench_operator(cases, device=device, repeats=repeats, compiled=compile_peer, progress=advance)
-            output.table(str(about), report.OPERATOR_COLUMNS, report.operator_table(rows))
+            if output.whole:
+                table = report.operator_table(rows)
+                output.table(str(about), report.OPERATOR_COLUMNS, table, spare=report.OPERATOR_SPARE)
+            else:
+                table = report.summary_table(rows)
+                output.table(str(about), report.SUMMARY_COLUMNS, table, spare=report.SUMMARY_SPARE)
+                output.note("best, worst: soft_pool's time over max pooling's, by the values in the tensors")
+                output.note("every contestant with each of them: -v, or --csv FILE")
     output.document({"environment": about, "rows": rows})
     if csv:
         write_text(csv, report.to_csv(rows), force=force)

@@ -77,6 +77,13 @@ class Sites:
         if self.layers is not None:
             check_selector(self.layers)
 
+    @property
+    def misspelt(self) -> bool:
+        """Whether the selector's own error must not wait behind that of a file that exists."""
+        from poolswap.surgery.syntax import misspelt
+
+        return self.layers is not None and misspelt(self.layers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replacement:
@@ -180,10 +187,15 @@ def convert(
         raise InputError("--recalibrate and --finetune need --data, and it needs one of them", "--data DATA --finetune")
     settings = recipe_of(recipe, {**source.reading, **({} if seed is None else {"seed": seed})}) if data else None
     target = path or _default_path(model, plan, sites, replacement)
-    if plan_out:
-        check_writable(plan_out, force=force)
-    if not dry_run:
-        check_outputs(target, export=export, force=force)
+
+    def check_places() -> None:
+        if plan_out:
+            check_writable(plan_out, force=force)
+        if not dry_run:
+            check_outputs(target, export=export, force=force)
+
+    if not sites.misspelt:
+        check_places()
     if data:
         from poolswap.adapt import check_data
 
@@ -205,6 +217,8 @@ def convert(
             model=spec.reference,
             input_size=spec.input_size,
         )
+    if sites.misspelt:
+        check_places()
     for left in plan.left:
         output.warn(f"{left.path or 'the model itself'} stays stock: it {left.reason}")
     if strict:

@@ -52,9 +52,16 @@ class Output:
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document and no other data.")] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing on stderr but errors.")] = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: torch's own names of layers.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: torch's names of layers, all rows.")] = (
+        False
+    )
     _data: TextIO = field(default_factory=lambda: _data_stream or sys.stdout, init=False)
     _documents: int = field(default=0, init=False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a long table is wanted whole: a person asked for more, or it goes to a pipe or a file."""
+        return self.verbose or not self._data.isatty()
 
     def document(self, document: object) -> None:
         """The command's whole result as JSON: pydantic models, dataclasses, paths and enums are converted."""

@@ -95,6 +95,7 @@ def export_model(
     path = Path(path)
     options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "int8": int8 is not None}
     form = check_export(path, to, force=force, **options)
+    form.check_dtype(manifest.dtype)
     if int8 and manifest.dtype != "float32":
         raise InputError(f"8 bits are made of float32, and the checkpoint is {manifest.dtype}", "leave out int8=")
     allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
@@ -124,7 +125,8 @@ def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Par
     try:
         run = form.runner(job, draft)
     except Exception as error:
-        raise CheckError(f"{form.runtime} does not load the exported file: {first_line(error)}") from error
+        hint = "the format pt2 runs wherever torch does; verify=False writes the file without running it"
+        raise CheckError(f"{form.runtime} does not load the exported file: {first_line(error)}", hint) from error
     parity = measure_parity(job, run)
     worst = max(parity, key=lambda p: p.difference)
     if worst.difference > tolerance:

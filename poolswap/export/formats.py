@@ -18,7 +18,7 @@ class Format:
     """One format: its module has `write(job, path)`, which makes the file, and `runner(job, path)`, which loads it.
 
     `suffixes` are what its file may end in, the default first; none means a folder. `needs` are the packages that the
-    extra brings. `options` are those of `export_model` that it heeds.
+    extra brings. `options` are those of `export_model` that it heeds. `refuses` are dtypes that its runtime lacks.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Format:
     extra: str | None = None
     needs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
 
     def check_available(self) -> None:
         """Raise MissingExtraError where a package is not installed."""
@@ -49,6 +50,12 @@ class Format:
                 takers = ", ".join(f.name for f in FORMATS.values() if name in f.options)
                 raise InputError(f"{self.name} takes no {name}=", f"it is for {takers}")
 
+    def check_dtype(self, dtype: str) -> None:
+        """Raise InputError for a precision that no file of this format could be run in."""
+        if dtype in self.refuses:
+            hint = f"poolswap export CHECKPOINT --to {TORCHS_OWN} keeps it"
+            raise InputError(f"{self.runtime} does not run {dtype}, the checkpoint's precision", hint)
+
     def write(self, job: Job, path: Path) -> None:
         """Make the file, or the folder, at `path`; files that belong to it go beside it."""
         self._function("write")(job, path)
@@ -63,6 +70,7 @@ class Format:
         return function
 
 
+TORCHS_OWN = "pt2"
 _TABLE = (
     Format(
         "onnx",
@@ -72,8 +80,9 @@ _TABLE = (
         extra="onnx",
         needs=("onnx", "onnxruntime", "onnxscript"),
         options=("opset", "dynamic_size", "int8"),
+        refuses=("bfloat16",),
     ),
-    Format("pt2", "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),
+    Format(TORCHS_OWN, "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),
     Format("aoti", "compiled AOTInductor package", (".pt2",), "AOTInductor", options=("dynamic_size",)),
     Format(
         "openvino",
@@ -83,6 +92,7 @@ _TABLE = (
         extra="openvino",
         needs=("openvino",),
         options=("dynamic_size",),
+        refuses=("bfloat16",),
     ),
     Format("state-dict", "bare weights", (".pt", ".safetensors"), "torch, strict load into the swapped model"),
     Format("timm-folder", "config.json, weights, model card", (), "poolswap.load_model"),

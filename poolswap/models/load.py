@@ -15,7 +15,7 @@ from torch import nn
 from poolswap.budget import building
 from poolswap.errors import InputError, first_line
 from poolswap.models.names import Source, resolve
-from poolswap.models.network import hub_or_cache, why_not
+from poolswap.models.network import hub_or_cache, way_out, why_not
 from poolswap.models.package import FOLDER, HUB, Package, folder_of, read_package
 from poolswap.models.torchvision import (
     build_torchvision,
@@ -211,7 +211,7 @@ def _pretrained(spec: ModelSpec, package: Package | None) -> tuple[nn.Module, Mo
     except OSError as error:
         raise InputError(
             f"the pretrained weights of {spec.reference} are not in the cache, and {why_not(error)}",
-            "go online once to fill the cache, or give a file with weights=FILE",
+            f"give a file with weights=FILE, or {way_out(error)}",
         ) from error
     except Exception as error:
         raise InputError(

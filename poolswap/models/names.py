@@ -10,7 +10,7 @@ import timm
 import torchvision
 from timm.models import get_deprecated_models
 
-from poolswap.errors import InputError, closest
+from poolswap.errors import InputError, closest, no_file
 from poolswap.models.torchvision import is_torchvision
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import SUFFIXES
@@ -81,7 +81,4 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
 def _no_model_file(path: Path) -> InputError:
     if path.exists():
         return InputError(f"{path} is no checkpoint of poolswap", "give a .safetensors file, or a model's name")
-    beside = (found.name for found in path.parent.iterdir()) if path.parent.is_dir() else ()
-    close = closest(path.name, beside, n=1)
-    hint = f"did you mean {path.parent / close[0]}?" if close else "give a .safetensors file, or a model's name"
-    return InputError(f"there is no file {path}", hint)
+    return no_file(path, "give a .safetensors file, or a model's name")

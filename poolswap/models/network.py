@@ -36,11 +36,22 @@ def why_not(error: OSError) -> str:
     """What kept a download from succeeding, in a phrase."""
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         host = urlsplit(constants.ENDPOINT).hostname
-        asked = bool(os.environ.get("HF_HUB_OFFLINE"))
-        return "HF_HUB_OFFLINE forbids the network" if asked else f"{host} cannot be reached"
+        return "HF_HUB_OFFLINE forbids the network" if _forbidden() else f"{host} cannot be reached"
     if isinstance(error, URLError) and not isinstance(error, HTTPError):
         return "their host cannot be reached"
     return f"they cannot be had: {first_line(error)}"
+
+
+def way_out(error: OSError) -> str:
+    """What to do about that."""
+    once = "go online once to fill the cache"
+    if not isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        return once
+    return f"unset HF_HUB_OFFLINE, and {once}" if _forbidden() else f"{once}; HF_HUB_OFFLINE=1 spares the next wait"
+
+
+def _forbidden() -> bool:
+    return bool(os.environ.get("HF_HUB_OFFLINE"))
 
 
 def reachable(url: str) -> bool:

@@ -13,7 +13,7 @@ from timm.models import load_model_config_from_hf
 from timm.models._hub import load_model_config_from_path
 
 from poolswap.errors import InputError, first_line, in_words
-from poolswap.models.network import hub_or_cache, why_not
+from poolswap.models.network import hub_or_cache, way_out, why_not
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 CONFIG_KEY = "poolswap"  # of the config.json of a folder that poolswap exported
@@ -55,7 +55,7 @@ def hub_checkpoint(reference: str) -> Path | None:
                 return None
             return Path(hf_hub_download(name, "model.safetensors", revision=revision or None))
     except OSError as error:
-        raise InputError(f"{reference} cannot be read: {why_not(error)}", "go online once to fill the cache") from error
+        raise InputError(f"{reference} cannot be read: {why_not(error)}", way_out(error)) from error
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{reference} cannot be read: {first_line(error)}", "write hf-hub:ORG/NAME") from error
 
@@ -87,7 +87,7 @@ def read_package(reference: str) -> Package | None:
             input_size=size,
         )
     except OSError as error:
-        hint = "go online once to fill the cache" if folder is None else "give a folder that timm's save_for_hf made"
+        hint = way_out(error) if folder is None else "give a folder that timm's save_for_hf made"
         reason = first_line(error) if folder is not None else why_not(error)
         raise InputError(f"{reference} has no configuration that can be read: {reason}", hint) from error
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:

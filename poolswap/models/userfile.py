@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from poolswap.errors import InputError, first_line
+from poolswap.errors import InputError, first_line, no_file
 
 _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 
@@ -35,7 +35,7 @@ def load_object(reference: str) -> Any:
         raise InputError(f"{reference!r} is not path/to/file.py:name")
     path, name = split
     if not path.is_file():
-        raise InputError(f"there is no file {path}", "give the path of a Python file, then a colon and a name in it")
+        raise no_file(path, "give the path of a Python file, then a colon and a name in it")
     unique = f"poolswap_user_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = spec_from_file_location(unique, path)
     assert spec is not None

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, no_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")
@@ -35,7 +35,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no file {path}", "give the path of a .safetensors, .pt, .pth or .bin file")
+        raise no_file(path, "give the path of a .safetensors, .pt, .pth or .bin file")
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path.name} is not a weights file by its name", f"known are {', '.join(SUFFIXES)}")
     document = _read(path)

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from poolswap.errors import InputError, closest, nearest
 from poolswap.surgery.calls import SiteOp
 from poolswap.surgery.sites import PoolSite, Scope
-from poolswap.surgery.syntax import parts_of
+from poolswap.surgery.syntax import ENDS, parts_of
 
 _COUNT = re.compile(r"(?:(first|last):)?(\d{1,9})")
 
@@ -143,7 +143,7 @@ def _unwanted(site: PoolSite, op: SiteOp | None, exclude: Sequence[str], scopes:
 
 
 def _closest(text: str, sites: Sequence[PoolSite]) -> str:
-    if word := nearest(text, ("first", "last", "all")):
+    if word := nearest(text, ENDS):
         return word
     paths = [site.path for site in sites]
     close = closest(text, paths, cutoff=0.4) or paths[:3]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from poolswap.errors import InputError
+from poolswap.errors import InputError, nearest
 
 _NUMBER = re.compile(r"#[1-9]\d{0,8}")
 _KINDS = ("max", "avg")
+ENDS = ("first", "last", "all")
 
 
 def parts_of(selector: str) -> list[str]:
@@ -21,6 +22,11 @@ def parts_of(selector: str) -> list[str]:
         if part.startswith(("first:", "last:")) and not re.fullmatch(r"\w+:\d{1,9}", part):
             raise InputError(f"the selector {part!r} needs a number", f"layers={part.partition(':')[0]}:2")
     return parts
+
+
+def misspelt(selector: str) -> bool:
+    """Whether a part may be meant for `first`, `last` or `all`, which only the model's paths can tell."""
+    return any(part not in ENDS and nearest(part, ENDS) for part in parts_of(selector))
 
 
 def check_selector(selector: str) -> None:

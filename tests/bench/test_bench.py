@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from terminal import terminal
 
-from poolswap.bench import Case, bench_model, bench_operator, report
+from poolswap.bench import Case, ModelRow, OperatorRow, bench_model, bench_operator, report
 from poolswap.bench.environment import threads
 from poolswap.bench.operator import two_averages
 from poolswap.bench.values import NORMAL, VALUES, available, network_input
 from poolswap.cli.app import main
+from poolswap.cli.output import Output
 from poolswap.errors import MissingExtraError
 from poolswap.functional import soft_pool2d
+from poolswap.measure import Timing
 
 SMALL = Case((1, 4, 12, 12), 3, 2, 1)
 
@@ -56,6 +59,59 @@ def test_softpool_and_max_pooling_are_timed_on_every_kind_of_values() -> None:
     pairs = {(row.layout, row.direction, row.values) for row in rows if row.contestant == "soft_pool"}
     assert pairs == {(row.layout, row.direction, row.values) for row in rows if row.contestant == "max_pool2d"}
     assert {values for _, _, values in pairs} == set(available(2))
+
+
+def operator_row(direction: str, values: str, contestant: str, ratio: float) -> OperatorRow:
+    timing = Timing(median=12.3456, low=10.0, high=100.0, fastest=9.0)
+    case = "8x64x112x112 k3 s2 p1"
+    return OperatorRow(case, "channels_last", values, direction, contestant, timing, ratio, 1, 0.01, 2**30)
+
+
+ROWS = [
+    operator_row(direction, values, contestant, ratio)
+    for direction in ("forward", "forward+backward")
+    for values, ratio in ((NORMAL, 0.5), ("spikes of 1e4", 0.9), ("relu x2", 0.25))
+    for contestant in (
+        "soft_pool",
+        "max_pool2d",
+        *(("avg_pool2d", "two averages, compiled") if values == NORMAL else ()),
+    )
+]
+
+
+def test_a_summary_is_the_best_and_the_worst_of_each_pass() -> None:
+    case = "8x64x112x112 k3 s2 p1"
+    assert report.summary_table(ROWS) == [
+        [case, "channels_last", direction, 12.346, 0.25, 0.9, "spikes of 1e4", 0.5, 1024.0]
+        for direction in ("forward", "forward+backward")
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_terminal_shows_the_summary_whole_and_the_rest_on_demand(width, verbose, monkeypatch) -> None:
+    monkeypatch.setattr("poolswap.bench.bench_operator", lambda *_, **__: ROWS)
+    screen = terminal(monkeypatch, width)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["bench", "-q", *(["-v"] if verbose else [])]) == 0
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[:3] == (["case", "layout", "values"] if verbose else ["case", "layout", "pass"])
+    assert verbose or len(lines) == 3
+    assert verbose or ("spikes of 1e4" in lines[1]) == (width == 120)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_whole_models_fit_a_terminal(width, monkeypatch) -> None:
+    timing = Timing(median=1234.5678, low=1000.0, high=1300.0, fastest=999.0)
+    row = ModelRow(
+        *("torchvision:mobilenet_v3_small", 16, "channels_last", "photographs", "training"),
+        *(3, timing, timing, 1.0, 2**33, 2**33),
+    )
+    screen = terminal(monkeypatch, width)
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output(quiet=True).table(None, report.MODEL_COLUMNS, report.model_table([row]), spare=report.MODEL_SPARE)
+    assert max(map(len, screen.getvalue().splitlines())) <= width
 
 
 def test_values_have_the_shape_asked_for_and_what_their_names_say() -> None:

@@ -148,6 +148,9 @@ def test_nothing_is_overwritten_without_force(run):
     code, _, err = run("convert", *SMALL)
     assert code == 2
     assert "exists already" in err
+    code, _, err = run("convert", *SMALL, "--layers", "frist")  # of two mistakes the one that choosing a name leaves
+    assert code == 2
+    assert err.splitlines()[-1] == "hint: did you mean first?"
     assert run("convert", *SMALL, "--force")[0] == 0
 
 

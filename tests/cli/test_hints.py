@@ -105,6 +105,24 @@ def test_a_typo_gets_one_line_and_the_right_word(typed, message, hint, capsys):
 
 
 @pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["ablate", "test_resnet", "--data", "digits", "--recipe", "rce.yaml"], "did you mean rec.yaml?"),
+        (["finetune", "test_resnet", "--data", "digits", "--recipe", "other.json"], "write for example epochs: 5"),
+        (["convert", "test_resnet", "--plan", "rec.yml"], "did you mean rec.yaml?"),
+        (["verify", "soft.safetensor"], "did you mean soft.safetensors?"),
+        (["verify", "nothing.safetensors"], "make one with poolswap convert MODEL"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_in_our_words(command, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rec.yaml", "soft.safetensors", "soft.onnx"):
+        (tmp_path / name).touch()
+    assert main(command) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: there is no file {command[-1]}", f"hint: {hint}"]
+
+
+@pytest.mark.parametrize(
     ("command", "work", "hint"),
     [
         (["finetune", "test_resnet", "--data", "digits"], "poolswap.adapt.finetune", "--resume"),

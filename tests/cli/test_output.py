@@ -1,9 +1,7 @@
 """What commands print: parsable in a pipe, plain without a terminal, silent when asked."""
 
-import io
 import json
 import math
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,27 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from terminal import terminal
 
 from poolswap.cli import output as output_module
 from poolswap.cli.document import plain
 from poolswap.cli.output import Output, error
 from poolswap.cli.table import folded_prose, plain_table
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def terminal(monkeypatch) -> Terminal:
-    """stdout and stderr as one colour terminal of 40 columns. No fixture: pytest resets both before the test's body."""
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stdout", stream)
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "40")
-    return stream
 
 
 def test_a_table_in_a_pipe_is_aligned_and_complete(capsys):
@@ -66,8 +49,7 @@ NAMES = ["path", "kind", "pooling", "input"]
     ],
 )
 def test_a_narrow_terminal_drops_columns_before_it_folds_and_folds_a_path_last(monkeypatch, width, lines, hidden):
-    screen = terminal(monkeypatch)
-    monkeypatch.setenv("COLUMNS", str(width))
+    screen = terminal(monkeypatch, width)
     monkeypatch.setenv("NO_COLOR", "1")
     Output().table(None, NAMES, [ROW], spare=["input", "kind"])
     said = screen.getvalue().splitlines()
@@ -78,6 +60,13 @@ def test_a_narrow_terminal_drops_columns_before_it_folds_and_folds_a_path_last(m
     )
     assert [line.rstrip() for line in said[: len(lines)]] == lines
     assert said[len(lines) :] == [part for text in note for part in folded_prose(text, width).split("\n")]
+
+
+def test_a_number_keeps_its_unit(monkeypatch):
+    screen = terminal(monkeypatch, 20)
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().table(None, ["variant", "top-1"], [("soft in all the layers", "88.33 %")])
+    assert screen.getvalue().splitlines() == ["variant      top-1", "soft in all  88.33 %", "the layers"]
 
 
 def test_a_table_without_rows_is_its_header(capsys):

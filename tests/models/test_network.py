@@ -23,12 +23,16 @@ def no_network(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["resnet18", "hf-hub:timm/resnet18.a1_in1k"])
-def test_pretrained_weights_without_a_network_are_an_error_at_once(no_network, reference):
+def test_pretrained_weights_without_a_network_are_an_error_at_once(no_network, monkeypatch, reference):
     began = time.process_time()
     with pytest.raises(InputError, match=r"huggingface\.co cannot be reached") as caught:
         load_model(reference, weights="pretrained")
     assert time.process_time() - began < 5
-    assert "go online once" in caught.value.hint
+    assert "go online once to fill the cache; HF_HUB_OFFLINE=1" in caught.value.hint
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE forbids the network") as caught:
+        load_model(reference, weights="pretrained")
+    assert "unset HF_HUB_OFFLINE, and go online once" in caught.value.hint
 
 
 def test_the_hub_is_asked_again_afterwards(no_network):
