@@ -1,15 +1,15 @@
-"""What the networks of a study learnt of beta: a table over all seeds, and a picture of the first.
+"""What the networks of a study learnt of beta: a table over all seeds, and a picture of the first start's first seed.
 
     poolswap ablate --study benchmarks/photographs-heads.yaml -o heads --keep-weights --trust-code
     python benchmarks/betas.py heads --picture docs/operators-betas-photographs.png
 
-Of the variant with most layers of a learnt beta. A position is where a layer's outputs lie on validation images:
-0 is the mean of each window, 1 its maximum.
+A position is where a layer's outputs lie on validation images: 0 is the mean of each window, 1 its maximum.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
@@ -22,21 +22,22 @@ COLUMNS = "| layer | in the place of | start | beta, middle 90 % of channels | m
 IMAGES = 256
 
 
-def learnt(run: RunFolder) -> list[tuple[LayerBeta, ...]]:
-    """The layers of each seed's network. Raises ValueError where no network was kept."""
-    found: dict[int, tuple[LayerBeta, ...]] = {}
+def learnt(run: RunFolder) -> dict[str, list[tuple[LayerBeta, ...]]]:
+    """The learnt layers of each seed's network, by variant. Raises ValueError where no network was kept."""
+    found: dict[str, list[tuple[LayerBeta, ...]]] = defaultdict(list)
     study = run.study()
     data = load_data(study.data, input_size=study.input_size or (3, 224, 224))
     images = next(iter(make_loader(data, "val", IMAGES)))[0]
-    cells = [cell for cell in run.grid().cells if (run.trial(cell.key) / WEIGHTS).is_file()]
-    for cell in cells:
+    for cell in run.grid().cells:
+        if not (run.trial(cell.key) / WEIGHTS).is_file():
+            continue
         model, manifest = load_checkpoint(run.trial(cell.key) / WEIGHTS, trust_code=True)
         betas = tuple(beta for beta in layer_betas(model, manifest.plan, images) if beta.learnt)
-        if len(betas) > len(found.get(cell.seed, ())):
-            found[cell.seed] = betas
+        if betas:
+            found[str(cell.to)].append(betas)
     if not found:
         raise ValueError(f"no network of {run.path} has a learnt beta: run the study with --keep-weights")
-    return [found[seed] for seed in sorted(found)]
+    return found
 
 
 def row(seeds: list[LayerBeta]) -> str:
@@ -57,14 +58,14 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     run = RunFolder(options.run)
-    seeds = learnt(run)
+    variants = list(learnt(run).values())
     print(COLUMNS, "|---|---|--:|---|--:|---|", sep="\n")
-    for layers in zip(*seeds, strict=True):
-        print(row(list(layers)))
+    rows = [row(list(layers)) for seeds in variants for layers in zip(*seeds, strict=True)]
+    print(*sorted(rows), sep="\n")
     if options.picture:
         study = run.study()
         title = f"{study.model.rpartition(':')[2]} on {study.data}, {study.recipe['epochs']} epochs from scratch"
-        draw_betas(seeds[0], options.picture, title=title)
+        draw_betas(variants[0][0], options.picture, title=title)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def sentence(row: Row, summary: Summary) -> str:
         f"{found.joint_high:+.2f}{rest}."
     )
     if found.joint_verdict is Verdict.OPEN:
-        text += f" {found.joint_detectable:.2f} points would have been seen 80 % of the time."
+        text += f" {found.joint_detectable:.2f} points would have been seen 80% of the time."
     other = [f"{MEASURES[name].title} is {c.joint_verdict}" for name, c in row.compared.items() if _decided(name, c)]
     return text + (f" Its {', its '.join(other)}." if other else "")
 
@@ -121,7 +121,7 @@ def caveat(summary: Summary) -> str:
     if trained:
         text += (
             f" Trainings that collapse now and then may not be among {min(trained)} seeds: with these alone, up to "
-            f"{100 * unseen(min(trained)):.0f} % of trainings could."
+            f"{100 * unseen(min(trained)):.0f}% of trainings could."
         )
     return text
 
@@ -133,5 +133,5 @@ def power(summary: Summary) -> list[str]:
         found = [row.top1_compared.detectable for row in summary.rows if row.adapt == adapt and row.top1_compared]
         if found:
             middle = sorted(found)[len(found) // 2]
-            lines.append(f"{ADAPTED[adapt]}, a row alone shows {middle:.2f} points 80 % of the time")
+            lines.append(f"{ADAPTED[adapt]}, a row alone shows {middle:.2f} points 80% of the time")
     return lines
