@@ -1,7 +1,7 @@
-"""What the networks of a study learnt of beta: a table over all seeds, and a picture of the first start's first seed.
+"""What the networks of a study learnt of beta, in docs/operators.md: over all seeds, and a picture of the first.
 
-    poolswap ablate --study benchmarks/photographs-heads.yaml -o heads --keep-weights --trust-code
-    python benchmarks/betas.py heads --picture docs/operators-betas-photographs.png
+    poolswap ablate --study benchmarks/photographs-heads.yaml -o heads --jobs 2 --keep-weights --trust-code
+    python benchmarks/betas.py heads
 
 A position is where a layer's outputs lie on validation images: 0 is the mean of each window, 1 its maximum.
 """
@@ -13,12 +13,15 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, median
 
+from cpu_report import markdown, put_between_markers
+
 from poolswap.ablate.runs import WEIGHTS, RunFolder
 from poolswap.adapt import load_data, make_loader
 from poolswap.adapt.betas import LayerBeta, draw_betas, layer_betas
 from poolswap.checkpoint import load_checkpoint
 
-COLUMNS = "| layer | in the place of | start | beta, middle 90 % of channels | median | position, each seed |"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+COLUMNS = ["layer", "in the place of", "start", "beta, middle 90% of channels", "median", "position, each seed"]
 IMAGES = 256
 
 
@@ -40,7 +43,7 @@ def learnt(run: RunFolder) -> dict[str, list[tuple[LayerBeta, ...]]]:
     return found
 
 
-def row(seeds: list[LayerBeta]) -> str:
+def row(seeds: list[LayerBeta]) -> list[str]:
     """One layer over the seeds."""
     first = seeds[0]
     values = sorted(value for layer in seeds for value in layer.beta)
@@ -48,24 +51,20 @@ def row(seeds: list[LayerBeta]) -> str:
     places = [mean(places) for layer in seeds if (places := [p for p in layer.position if p is not None])]
     where = ", ".join(f"{place:.2f}" for place in places) or "no window varied"
     spread = f"{low:.2f} to {high:.2f}"
-    return f"| `{first.path}` | {first.op} | {first.start:g} | {spread} | {median(values):.2f} | {where} |"
+    return [f"`{first.path}`", first.op, f"{first.start:g}", spread, f"{median(values):.2f}", where]
 
 
 def main() -> None:
-    """Print, draw."""
+    """Write the page's table and picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--picture", type=Path)
-    options = parser.parse_args()
-    run = RunFolder(options.run)
+    run = RunFolder(parser.parse_args().run)
     variants = list(learnt(run).values())
-    print(COLUMNS, "|---|---|--:|---|--:|---|", sep="\n")
     rows = [row(list(layers)) for seeds in variants for layers in zip(*seeds, strict=True)]
-    print(*sorted(rows), sep="\n")
-    if options.picture:
-        study = run.study()
-        title = f"{study.model.rpartition(':')[2]} on {study.data}, {study.recipe['epochs']} epochs from scratch"
-        draw_betas(variants[0][0], options.picture, title=title)
+    put_between_markers(DOCS / "operators.md", "betas", markdown(COLUMNS, sorted(rows)))
+    study = run.study()
+    title = f"{study.model.rpartition(':')[2]} on {study.data}, {study.recipe['epochs']} epochs from scratch"
+    draw_betas(variants[0][0], DOCS / "operators-betas.png", title=title)
 
 
 if __name__ == "__main__":

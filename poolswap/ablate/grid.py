@@ -198,7 +198,7 @@ def make_grid(study: Study, sites: Sequence[PoolSite], contents: Mapping[str, st
     cells: list[Cell] = []
     trials: dict[str, Trial] = {}
     measured = set()
-    for layers, order, to, paths in _rows(study, tuple(places)):
+    for layers, order, to, paths in dict.fromkeys(_rows(study, tuple(places))):  # a mix may be given twice
         for adapt in study.adapt:
             # Nothing is random where nothing is adapted: one trial of a base says it all.
             for seed in study.seeds[: len(study.weights)] if adapt == "none" else study.seeds:

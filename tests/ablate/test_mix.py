@@ -61,6 +61,13 @@ def test_a_mix_of_one_operator_is_the_trial_that_an_ablation_has(net):
     assert single.trials.keys() == mixed.trials.keys()
 
 
+def test_a_mix_that_is_given_twice_is_one_variant(net):
+    _, _, sites = net
+    twice = [f"{FIRST}=soft; {SECOND}=avg", f"{SECOND}=avg; {FIRST}=soft"]
+    grid = make_grid(study(counts="0", mixes=twice), sites)
+    assert [(cell.layers, cell.seed) for cell in grid.cells if cell.layers] == [(2, 0), (2, 1)]
+
+
 def test_a_mix_of_an_unknown_layer_or_operator_is_refused(net):
     _, _, sites = net
     with pytest.raises(InputError, match="no layer of the study"):

@@ -76,6 +76,7 @@ def test_a_combination_that_does_not_add_up_loses_its_least_valuable_site(tmp_pa
     found = search(tmp_path / "run", study(operators=["soft"]), Budget(max_drop=0.5), engine)
     assert [(one.path, one.to) for one in found.chosen] == [(FIRST, "soft")]
     assert [one.path for one in found.dropped] == [SECOND]
+    assert found.val.seeds == found.test.seeds == 3  # one site is measured already: its trials are not counted twice
 
 
 def test_where_nothing_gains_there_is_nothing_to_find_and_the_test_images_stay_unseen(tmp_path):
