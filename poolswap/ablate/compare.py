@@ -74,6 +74,11 @@ class Family(NamedTuple):
     rows: int
     margin: float
 
+    @property
+    def together(self) -> str:
+        """What an interval that serves for words holds for."""
+        return "the one row" if self.rows == 1 else f"all {self.rows} rows at once"
+
 
 def differences(pairs: Sequence[tuple[Record, Record]], blocks: Numbers | None) -> dict[str, Difference]:
     """The difference of each measure that both records of every pair have; pairs are (variant, control) of one seed."""

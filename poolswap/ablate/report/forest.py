@@ -65,8 +65,8 @@ def _caption(summary: Summary) -> str:
     level = f"{100 * summary.family.level:.4g}%"
     text = (
         f"Each mark is a variant less the control of the same seed, image by image. Thick: its {level} interval. "
-        f"Thin: the interval that holds for all {summary.family.rows} rows at once, on which words rest. Shaded: "
-        f"less than {summary.family.margin:g} points. Each adaptation has its own scale."
+        f"Thin: the interval that holds for {summary.family.together}, on which words rest. Shaded: less than "
+        f"{summary.family.margin:g} points. Each adaptation has its own scale."
     )
     cut = [len(rows) for rows in panels(summary.rows).values() if len(rows) > _MOST]
     return text + (f" Of up to {max(cut)} variants the {_MOST} that differ most are drawn." if cut else "")

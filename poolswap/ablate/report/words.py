@@ -114,8 +114,8 @@ def caveat(summary: Summary) -> str:
     level = f"{100 * summary.family.level:.4g}%"
     of = f"{summary.blocks} groups of the {summary.images} images" if summary.blocks else "images of the test set"
     text = (
-        f"Intervals are {level} each, over the {of} and the seeds. What is said in words holds for all "
-        f"{summary.family.rows} rows at once. An interval with zero inside does not show that there is no difference."
+        f"Intervals are {level} each, over the {of} and the seeds. What is said in words holds for "
+        f"{summary.family.together}. An interval with zero inside does not show that there is no difference."
     )
     trained = [row.paired for row in summary.rows if row.paired and row.adapt != "none"]
     if trained:
