@@ -20,11 +20,11 @@ _MOST_SEEDS = 50
 _MOST_IMAGES = 2**24
 # Of a folder without noise of its own, in points: trainings from scratch on photographs, five seeds. The medians of
 # docs/typical-noise.csv, which benchmarks/typical_noise.py makes. A training from a checkpoint has less.
-TYPICAL = Noise(1.4**2, 8.1**2, 29.7**2)
+TYPICAL = Noise(1.3**2, 7.8**2, 30.4**2)
 
 
 class Need(BaseModel):
-    """What one adaptation needs for a difference to be seen with 80 % power.
+    """What one adaptation needs for a difference to be seen with 80% power.
 
     `visible` is the smallest difference that `seeds_planned` seeds and the images at hand show; `seeds` are how many
     show the one that was asked for, None where no number does; `images` how many these need, by number of seeds.
