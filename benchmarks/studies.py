@@ -36,6 +36,11 @@ def csv_of(name: str) -> Path:
     return DOCS / f"ablate-{name}.csv"
 
 
+def page_of(name: str) -> Path:
+    """The page that shows a study."""
+    return DOCS / ("operators.md" if name.endswith("-heads") else "ablate.md")
+
+
 def table(rows: list[dict[str, str]]) -> str:
     """Every variant beside the control of its adaptation; what all rows share is left out."""
     layers = len({row["layers"] for row in rows}) > 2
@@ -95,8 +100,7 @@ def main() -> None:
         name, _, run = named.partition("=")
         take(name, Path(run))
     for name in STUDIES:
-        page = "operators.md" if name.endswith("-heads") else "ablate.md"
-        put_between_markers(DOCS / page, name, table(rows_of(csv_of(name))))
+        put_between_markers(page_of(name), name, table(rows_of(csv_of(name))))
 
 
 if __name__ == "__main__":
