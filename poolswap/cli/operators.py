@@ -58,7 +58,7 @@ def operators(
         output.note(f"of heads alone, of average pooling's: {HEAD}")
     columns = ["operator", "replaces", "formula", "options", *_COSTS * cost, "paper"]
     rows = [_row(key, good.get(key), errors.get(key), measured.get(key), cost) for key in chosen]
-    output.table(None, columns, rows)
+    output.table(None, columns, rows, spare=["paper", *["parameters", "replaces"] * cost])
     output.hint("poolswap convert MODEL --to lp:p=3,learn=true")
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from poolswap.search.search import Change
 
 EXAMPLES = (
-    "poolswap search resnet18 --pretrained --data photos/ --max-drop 0.3 --to soft,gem,avg",
-    "poolswap search stock.safetensors --data digits --adapt finetune --seeds 5 --latency 1.1 -o found",
+    "poolswap search resnet18 --pretrained --data photos/ --to soft,gem,avg",
+    "poolswap search stock.safetensors --data digits --latency 1.1 -o found",
 )
 
 
@@ -52,7 +52,8 @@ def search(
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these alone.")] = None,
     include_global: Annotated[bool, typer.Option("--include-global", help="The head's global pooling too.")] = False,
     adapt: Annotated[
-        Literal["none", "recalibrate", "finetune", "scratch"], typer.Option(help="What follows each replacement.")
+        Literal["none", "recalibrate", "finetune", "scratch"],
+        typer.Option(metavar="HOW", help="After each replacement: none, recalibrate, finetune or scratch."),
     ] = "recalibrate",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, each with its control.")] = 5,
     recipe: Annotated[Path | None, typer.Option(help="Recipe of the training, in YAML.")] = None,
@@ -72,7 +73,7 @@ def search(
     force: ForceOption = False,
     output: Output,
 ) -> None:
-    """Choose an operator for each site, under a budget; confirmed on test images."""
+    """Choose an operator for each site, under a budget, and confirm it."""
     from poolswap.ablate.study import Study
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError, NothingToReplaceError

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import pytest
 import typer
+from typer.main import get_command
 
 import poolswap
 from poolswap.cli import app as program
-from poolswap.cli.app import COMMANDS, main
+from poolswap.cli.app import COMMANDS, EXAMPLES, app, main
 from poolswap.cli.output import Output
 from poolswap.errors import CheckError, InputError, MissingExtraError, NothingToReplaceError
 from poolswap.ops import BackendError
@@ -94,7 +95,7 @@ def test_shell_completion_is_instant_and_complete(words, expected):
 def test_help_of_every_command_imports_nothing_heavy():
     code = f"""
 import sys
-from poolswap.cli.app import COMMANDS, main
+from poolswap.cli.app import COMMANDS, EXAMPLES, app, main
 for name in COMMANDS:
     assert main([name, "--help"]) == 0
 print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
@@ -124,6 +125,18 @@ def test_every_command_has_a_summary_and_helps(name, capsys):
     assert f"poolswap {name}" in captured.out
     assert captured.err == ""
     assert COMMANDS[name].__doc__
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_breaks_no_word_and_no_example_at_80_columns(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [line for line in EXAMPLES[name] if line not in shown] == []
+    kinds = [param.type_descriptor for param in get_command(app).commands[name].params if not param.metavar]
+    choices = ["|".join(map(str, kind.choices)) for kind in kinds if getattr(kind, "choices", None)]
+    assert [words for words in choices if words not in shown] == []
 
 
 def test_no_arguments_print_the_help(capsys):

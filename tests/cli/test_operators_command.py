@@ -6,12 +6,13 @@ from functools import partial
 from importlib.metadata import EntryPoint
 
 import pytest
+from terminal import terminal
 
 from poolswap.cli.app import main
 from poolswap.cli.operators import operators
 from poolswap.cli.output import Output
 from poolswap.operators import OPERATORS, registry, split_operators
-from poolswap.operators.cost import STEM, measure_costs
+from poolswap.operators.cost import STEM, Cost, measure_costs
 from poolswap.operators.describe import typed
 from poolswap.operators.registry import parse_operator
 
@@ -40,6 +41,19 @@ def test_the_table_says_what_to_type(capsys):
     assert "p=2.0, learn=false" in lines[1]
     assert "grid=int" in lines[2]
     assert "hint: poolswap convert" in captured.err
+
+
+@pytest.mark.parametrize("cost", [False, True])
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_a_terminal_with_the_formulas_in_sight(width, cost, monkeypatch):
+    spent = Cost(forward=12.34, training=100.5, parameters=589_824)
+    monkeypatch.setattr("poolswap.operators.cost.measure_costs", lambda chosen, _: {o.name: spent for o in chosen})
+    screen = terminal(monkeypatch, width)
+    monkeypatch.setenv("NO_COLOR", "1")
+    operators(Output(quiet=True), cost=cost)
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert {"operator", "formula", "options"} | ({"forward"} if cost else {"replaces"}) <= set(lines[0].split())
 
 
 @pytest.fixture
