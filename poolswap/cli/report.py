@@ -66,10 +66,11 @@ def report(
                 said(row, summary.family.margin),
                 time_of(row, "forward"),
                 time_of(row, "training"),
-                memory_of(row),
+                f"{memory:.2f}x" if (memory := memory_of(row)) else None,
             ]
             for row in summary.rows
         ],
+        spare=["memory", "training", "forward", "seeds"],
     )
     for _, short, text in headlines(summary):
         output.note(f"{short}: {text}")

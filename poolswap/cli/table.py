@@ -10,8 +10,9 @@ _GAP = 2
 # Behind a space, but for the one before a per cent; behind the dot, slash, colon, comma or plus of a path, a name or a
 # list, and behind the bar of a choice; never inside a number.
 _BREAKS = re.compile(r"(?<=\s)(?!%)|(?<=[./:,+])(?=[A-Za-z_])|(?<=[A-Za-z_][./])(?=\d)|(?<=\w\|)(?=[a-z])")
-# Words with the space behind them. What is copied is one: a quoted name, and a command up to the end of the text.
-_WORDS = re.compile(r"(?:(?:poolswap|pip) [a-z]+ .*|'[^']*'\S*|\S+)\s*|^\s+")
+# Words with the space behind them. One are a number and its per cent, and what is copied: a quoted name, and a command
+# up to the end of the text.
+_WORDS = re.compile(r"(?:(?:poolswap|pip) [a-z]+ .*|'[^']*'\S*|\S+(?: %\S*)?)\s*|^\s+")
 
 
 def plain_table(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> str:

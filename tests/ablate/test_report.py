@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from ablation_runs import IMAGES, made_up
+from terminal import terminal
 
 from poolswap.ablate.report import summarise, write_report
 from poolswap.ablate.report.chart import Theme
@@ -239,6 +240,18 @@ def test_report_prints_writes_and_checks(make_run, capsys):
     assert main(["report", str(folder.path), "--check", "top1_low >= -1.5 for layers=2"]) == 1
     assert "does not hold for 2 of 4 variants" in capsys.readouterr().err
     assert main(["report", str(folder.path / "nothing")]) == 2
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_a_terminal_and_folds_no_row(make_run, monkeypatch, width):
+    folder, _ = make_run()
+    screen = terminal(monkeypatch, width)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["report", str(folder.path), "--quiet"]) == 0
+    head, *rows = screen.getvalue().splitlines()
+    assert max(map(len, [head, *rows])) <= width
+    assert {"variant", "top-1", "verdict"} <= set(head.split())
+    assert len(rows) == len(summarise([folder]).rows)
 
 
 def test_report_refuses_what_is_no_runs_folder(tmp_path, capsys):

@@ -104,6 +104,7 @@ def test_colour_on_a_terminal(monkeypatch):
             "looked for: max, average and adaptive pooling, means and maxima",
             ["looked for: max, average and adaptive", "pooling, means and maxima"],
         ),
+        ("all 66.11 points would have been seen 80 % of it", ["all 66.11 points would have been seen", "80 % of it"]),
         ("  layer1.0: 4 times the work, 2 times the time", ["  layer1.0: 4 times the work, 2 times", "the time"]),
         (f"digest {'6b51' * 16}: compare it", ["digest", f"{'6b51' * 16}:", "compare it"]),
         (

@@ -86,7 +86,7 @@ def said(row: Row, margin: float, name: str = "top1") -> str:
     if found is None:
         return ""
     few = row.provisional and found.verdict is not Verdict.OPEN
-    return found.verdict.say(margin) + (f" ({row.paired} seeds only)" if few else "")
+    return found.verdict.say(margin) + (f" ({row.paired} seeds)" if few else "")
 
 
 def spread(row: Row) -> str:
