@@ -49,7 +49,10 @@ _LIMITS = {"less": "at most", "greater": "at least"}
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^(Value error|Assertion failed), ", ""),
     (r"^Input should be a valid integer.*", "must be a whole number"),
-    (r"^Input should be a valid (number|string|boolean|dictionary|list|tuple).*", r"must be a \1"),
+    (r"^Input should be a valid (list|tuple).*", "must be a list"),
+    (r"^Input should be a valid dictionary.*", "must be fields with values"),
+    (r"^Input should be a valid (number|string|boolean).*", r"must be a \1"),
+    (r"^(?:Tuple|List) should have at least 1 item .*", "is empty"),
     (r"^Input should be (less|greater) than or equal to (\S+)", lambda m: f"must be {_LIMITS[m[1]]} {m[2]}"),
     (r"^Input should be ", "must be "),
     (r"^Extra inputs are not permitted", "there is no such field"),

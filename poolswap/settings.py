@@ -19,7 +19,7 @@ _MOST_VALUES, _DEEPEST = 1_000_000, 64
 class Settings(BaseModel):
     """Fields that are read from a file and checked as a whole; `noun` names the document, `example` is a field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     noun: ClassVar[str]
     example: ClassVar[str]
@@ -66,7 +66,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "document"
-            hint = cls._hint()
+            hint = cls._hint(*first["loc"][:1])
             if first["type"] == "extra_forbidden":
                 hint = nearest(where, cls.model_fields) or f"the fields are {', '.join(cls.model_fields)}"
             elif first["type"] == "literal_error":
@@ -75,8 +75,12 @@ class Settings(BaseModel):
             raise InputError(f"{of} {where}: {in_words(first['msg'])}", hint) from None
 
     @classmethod
-    def _hint(cls) -> str:
-        return f"write for example {cls.example}"
+    def _hint(cls, name: int | str | None = None) -> str:
+        """An example of the field of this name, its own or its default, or else of any field."""
+        field = cls.model_fields.get(str(name))
+        examples = field.examples or [field.get_default()] if field is not None and not field.is_required() else []
+        written = next((json.dumps(value, default=list) for value in examples if value), None)
+        return f"write for example {name}: {written}" if written else f"write for example {cls.example}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -14,6 +14,8 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Literal
 
+import torch
+
 from poolswap.ablate.grid import Trial
 from poolswap.ablate.runs import Failure, RunFolder
 from poolswap.errors import CheckError, InputError
@@ -158,8 +160,8 @@ def processors() -> int:
 
 
 def threads_of(jobs: int) -> int:
-    """Threads of each of so many processes: its part of the processors."""
-    return max(processors() // jobs, 1)
+    """Threads of each of so many processes: its part of the processors, or as few as OMP_NUM_THREADS says."""
+    return max(min(processors() // jobs, torch.get_num_threads()), 1)
 
 
 def _death(code: int) -> str:

@@ -2,7 +2,7 @@
 
 RUN/study.yaml                the study, with every default
 RUN/grid.json                 its layers, cells and trials
-RUN/groups.json               the group of each image, where images belong together
+RUN/groups.json               the group of each image, or null where each stands for itself
 RUN/trials/KEY/trial.json     what defines the trial
 RUN/trials/KEY/result.json    what was measured, or
 RUN/trials/KEY/failure.json   what went wrong
@@ -18,9 +18,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from poolswap.ablate.costs import PassCost
 from poolswap.ablate.grid import Grid, Trial
@@ -39,7 +39,8 @@ WEIGHTS = "weights.safetensors"
 
 _LARGEST = 64 * 2**20  # bytes of a document
 _Document = TypeVar("_Document", bound=BaseModel)
-_GROUPS = TypeAdapter(tuple[str, ...])
+_GROUPS: TypeAdapter[tuple[str, ...] | None] = TypeAdapter(tuple[str, ...] | None)
+_ROUNDING = 1e-6  # points of top-1
 
 
 class SiteMove(BaseModel):
@@ -68,12 +69,13 @@ class Alone(BaseModel):
 class Result(BaseModel):
     """What one trial measured, as `poolswap.adapt.Evaluation` says it, and `record`, the same image by image.
 
-    `curve` are the epochs where it was trained. `costs` are against the unmodified model, measured in turns with it;
-    `drift` is the outputs' before any adaptation.
+    `key` is the trial's. `curve` are the epochs where it was trained. `costs` are against the unmodified model,
+    measured in turns with it; `drift` is the outputs' before any adaptation.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
+    key: str = ""
     top1: float = Field(ge=0, le=100)
     top5: float | None = Field(ge=0, le=100)
     loss: float
@@ -88,6 +90,12 @@ class Result(BaseModel):
     alone: tuple[Alone, ...] = ()
     seconds: float
     environment: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _agrees_with_its_record(self) -> Self:
+        if abs(self.top1 - 100 * self.record.values("correct").mean()) > _ROUNDING:
+            raise ValueError("top1 is not that of its record")
+        return self
 
 
 class Failure(BaseModel):
@@ -127,10 +135,7 @@ class RunFolder:
         for directory in trials.iterdir():
             sweep(directory)
         write_text(self.path / "grid.json", grid.model_dump_json(indent=1), force=True)
-        if groups is None:
-            (self.path / "groups.json").unlink(missing_ok=True)
-        else:
-            write_text(self.path / "groups.json", json.dumps(list(groups)), force=True)
+        write_text(self.path / "groups.json", json.dumps(groups), force=True)
         write_text(self.path / "study.yaml", study.dumps(), force=True)
 
     def study(self) -> Study:
@@ -149,22 +154,28 @@ class RunFolder:
         return found
 
     def groups(self) -> tuple[str, ...] | None:
-        """The group of each image of the data set; None where each stands for itself. Raises InputError if damaged."""
+        """The group of each image of the data set; None where each stands for itself.
+
+        Raises InputError if that is not known: without its groups a report would be too sure.
+        """
         path = self.path / "groups.json"
-        if not path.exists():
-            return None
         try:
             return _GROUPS.validate_json(_bytes(path))
         except (OSError, ValidationError):
-            raise InputError(f"{path} is damaged", "run poolswap ablate again") from None
+            raise InputError(f"{path} is missing or damaged", "run poolswap ablate again") from None
 
     def trial(self, key: str) -> Path:
         """The directory of a trial."""
         return self.path / "trials" / key
 
     def result(self, key: str) -> Result | None:
-        """The result of a trial; None where it has none, or a file that does not read."""
-        return _read(Result, self.trial(key) / "result.json")
+        """The result of a trial; None where it has none, or a file that does not read or is another trial's."""
+        found = _read(Result, self.trial(key) / "result.json")
+        return found if found is not None and found.key == key else None
+
+    def damaged(self, key: str) -> bool:
+        """Whether there is a file of a result, and none in it."""
+        return (self.trial(key) / "result.json").exists() and self.result(key) is None
 
     def failure(self, key: str) -> Failure | None:
         """The failure of a trial that has no result."""
@@ -172,7 +183,8 @@ class RunFolder:
 
     def write_result(self, key: str, result: Result) -> None:
         """Keep the result, and drop what only an unfinished trial needs."""
-        write_text(self.trial(key) / "result.json", result.model_dump_json(indent=1), force=True)
+        own = result.model_copy(update={"key": key})
+        write_text(self.trial(key) / "result.json", own.model_dump_json(indent=1), force=True)
         (self.trial(key) / "failure.json").unlink(missing_ok=True)
         shutil.rmtree(self.trial(key) / "training", ignore_errors=True)
 

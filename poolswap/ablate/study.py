@@ -105,7 +105,7 @@ class Study(Settings):
     recipe: dict[str, Any] = Field(default_factory=dict)
     group: str | None = None
     margin: float = Field(default=0.5, gt=0, le=100)
-    until: Until | None = None
+    until: Until | None = Field(default=None, examples=[{"width": 2, "first": 5, "most": 20}])
     halving: int | None = Field(default=None, ge=1)
     running: Running = Field(default_factory=Running)
 
@@ -144,6 +144,8 @@ class Study(Settings):
             raise ValueError(f"{len(self.weights)} weights for {len(self.seeds)} seeds: give one, or one for each seed")
         if len(self.weights) > 1 and {"random", "pretrained"} & {*self.weights}:
             raise ValueError("several weights are files, one for each seed")
+        if len({*self.weights}) < len(self.weights):
+            raise ValueError("a file is given for two seeds: from one base these are one")
         return self
 
     def base(self, seed: int) -> str:
@@ -186,7 +188,9 @@ def parse_counts(text: str, available: int) -> tuple[int, ...]:
                 f"counts={text!r} is not a list of counts", "write for example counts='0..all' or counts='1,3'"
             )
         first, last = (available if end == "all" else int(end) for end in (match[1], match[2] or match[1]))
-        if not first <= last <= available:
+        if first > last:
+            raise InputError(f"counts={part.strip()!r} runs backwards", f"write counts='{last}..{first}'")
+        if last > available:
             raise InputError(
                 f"counts={part.strip()!r} asks for up to {last} of {available} layers",
                 f"counts go from 0 to {available}; poolswap inspect MODEL lists the layers",

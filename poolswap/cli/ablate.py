@@ -153,9 +153,12 @@ def ablate(
     from poolswap.adapt import Recipe, check_recipe
     from poolswap.errors import CheckError, InputError
 
+    if base and weights.is_given:
+        raise InputError("--base gives the weights already", "leave out --checkpoint and --pretrained")
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
-    fields = Study.fields(folder / "study.yaml" if confirm and study is None else study)
+    of_folder = confirm or (detect is not None and model is None)
+    fields = Study.fields(folder / "study.yaml" if of_folder and study is None else study)
     for name in ("recipe", "transform", "model_args", "running"):
         if not isinstance(fields.get(name, {}), dict):
             raise InputError(f"the study's {name} is no list of fields", f"write for example {name}: {{key: value}}")

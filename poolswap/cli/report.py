@@ -82,10 +82,10 @@ def report(
     for one in checks:
         failed = one.failures(summary.variants)
         if failed:
-            row = failed[0]
+            row, why = failed[0]
             where = f"{row['to']}, {row['layers']} layers, {row['adapt']}"
             raise CheckError(
                 f"check={one.text!r} does not hold for {len(failed)} of {len(summary.variants)} variants; "
-                f"first for {where}: {one.metric} = {row[one.metric]}",
+                f"first for {where}: {why}",
                 f"see {files[0]}",
             )

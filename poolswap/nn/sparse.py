@@ -45,7 +45,7 @@ def sparse_pool(x: Tensor, beta: Tensor, weights: Callable[[Tensor], Tensor], re
     top = (z if real is None else torch.where(real, z, torch.finfo(x.dtype).min)).detach().amax(0)
     z = (z - top).clamp(min=-2)  # no element that is 2 below the largest has a weight
     w = weights(z if real is None else torch.where(real, z, -2.0))
-    return (w * x).sum(0)
+    return torch.where(w == 0, 0, w * x).sum(0)  # of -inf there is nothing
 
 
 class SparsemaxPool(PlainPool):
@@ -123,5 +123,5 @@ def _ordered(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def _largest(z: Tensor, ordered: Tensor, count: Tensor) -> Tensor:
     """1 for the `count` largest elements of z, 0 for the others."""
-    least = ordered.gather(0, (count - 1).unsqueeze(0)).squeeze(0)
+    least = ordered.gather(0, (count - 1).clamp(min=0).unsqueeze(0)).squeeze(0)  # of NaN none is counted
     return (z.detach() >= least).to(z.dtype)

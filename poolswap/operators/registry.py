@@ -86,20 +86,25 @@ def parse_operator(text: str) -> tuple[Operator, dict[str, Any]]:
 
 def split_operators(text: str) -> list[str]:
     """`max,lp:p=3,learn=true,soft` -> its operators, as `parse_operator` takes them; `all` is every one for windows."""
-    if text == "all":
-        first: dict[Form, str] = {}
-        for name, operator in all_operators().items():
-            if operator.window is not None:
-                first.setdefault(operator.window, name)
-        return list(first.values())
     parts: list[str] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         is_option = "=" in part and ":" not in part.partition("=")[0]
         if is_option and parts:
             parts[-1] += f",{part}"
+        elif part == "all":
+            parts += _for_windows()
         else:
             parts.append(part)
     return parts
+
+
+def _for_windows() -> list[str]:
+    """The operators for windows; of names of one form the first."""
+    first: dict[Form, str] = {}
+    for name, operator in all_operators().items():
+        if operator.window is not None:
+            first.setdefault(operator.window, name)
+    return list(first.values())
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -135,13 +135,13 @@ def search(
 
 
 def _pairs(study: Study, sites: Sequence[PoolSite]) -> list[tuple[str, str]]:
-    """(path, operator) of every site and every operator that replaces its kind."""
+    """(path, operator) of every site and every operator that replaces its kind, and is not what is there."""
     operators = {to: parse_operator(to)[0] for to in study.operators}
     return [
         (path, to)
         for path, site in replaceable(study, sites).items()
         for to, operator in operators.items()
-        if (operator.window if site.scope == "window" else operator.head)
+        if (operator.window if site.scope == "window" else operator.head) and to != site.op
     ]
 
 

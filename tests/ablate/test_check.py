@@ -25,7 +25,7 @@ ROWS = [
     ],
 )
 def test_rows_that_do_not_hold(text, failing):
-    assert parse_check(text).failures(ROWS) == [ROWS[n] for n in failing]
+    assert [row for row, _ in parse_check(text).failures(ROWS)] == [ROWS[n] for n in failing]
 
 
 def test_a_variant_is_named_by_an_operator_with_several_options():
@@ -33,11 +33,26 @@ def test_a_variant_is_named_by_an_operator_with_several_options():
     rows = [{"to": to, "layers": 1, "top1_low": -1.0} for to in ("soft:beta=learn,start=2", "soft")]
     check = parse_check("top1_low >= 0 for to=soft:beta=learn,start=2, layers=1")
     assert check.only == (("to", "soft:beta=learn,start=2"), ("layers", "1"))
-    assert check.failures(rows) == rows[:1]
+    assert check.failures(rows) == [(rows[0], "top1_low = -1.0")]
 
 
 def test_a_row_without_the_number_does_not_hold():
-    assert parse_check("top1_delta > -100").failures(ROWS[2:]) == ROWS[2:]
+    assert parse_check("top1_delta > -100").failures(ROWS[2:]) == [(ROWS[2], "top1_delta = None")]
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"missing": 2}, "2 of its trials have no result"),
+        ({"missing": 2, "incomplete": True}, None),  # by successive halving, on purpose
+        ({"top1_verdict": "one seed: no verdict"}, "one seed: no verdict"),
+        ({"top1_verdict": "open"}, None),
+    ],
+)
+def test_what_is_not_shown_does_not_hold(row, why):
+    row = {"layers": 1, "missing": 0, "top1_low": 0.0, **row}
+    assert parse_check("top1_low >= -.5").failures([row]) == ([(row, why)] if why else [])
+    assert parse_check("layers == 1").failures([row]) == []
 
 
 @pytest.mark.parametrize(

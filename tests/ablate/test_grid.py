@@ -1,5 +1,7 @@
 """Study -> trials: the control is always there, nothing runs twice, and a changed study runs only what is new."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,7 @@ def test_unknown_fields_and_operators_are_named():
 
 def test_operators_in_a_study_are_as_typed_in_a_command():
     assert Study.make({**FIELDS, "operators": "lp:p=3,learn=true,soft"}).operators == ("lp:p=3,learn=true", "soft")
+    assert Study.make({**FIELDS, "operators": "all,lp:p=3"}).operators[-1] == "lp:p=3"
     assert {"soft", "max", "blur"} < {*Study.make({**FIELDS, "operators": "all"}).operators}
 
 
@@ -135,3 +138,29 @@ def test_a_changed_model_file_makes_new_trials(tmp_path):
     assert before == set(grid_of(study).trials)
     path.write_text(source + "# changed\n")
     assert not before & set(grid_of(study).trials)
+
+
+def test_one_base_is_no_two_seeds():
+    with pytest.raises(InputError, match="given for two seeds"):
+        Study.make({**FIELDS, "weights": ["a.pt", "b.pt", "a.pt"], "seeds": 3})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says", "hint"),
+    [
+        ({"seeds": "five"}, "seeds: must be a list", "seeds: [0, 1, 2, 3, 4]"),
+        ({"seeds": -1}, "seeds: is empty", "seeds: [0, 1, 2, 3, 4]"),
+        ({"operators": {"soft": 1}}, "operators: must be a list", 'operators: ["soft"]'),
+        ({"margin": float("nan")}, "margin: must be a finite number", "margin: 0.5"),
+        ({"until": "width < 2"}, "until: must be fields with values", 'until: {"width": 2, "first": 5, "most": 20}'),
+    ],
+)
+def test_a_wrong_field_is_told_in_words_with_an_example_of_that_field(wrong, says, hint):
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        Study.make({**FIELDS, **wrong})
+    assert caught.value.hint == f"write for example {hint}"
+
+
+def test_counts_that_run_backwards_are_told_so():
+    with pytest.raises(InputError, match=r"'2\.\.1' runs backwards"):
+        grid(counts="2..1")

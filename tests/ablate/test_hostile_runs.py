@@ -26,7 +26,9 @@ RESULTS = {
     "an infinite loss": {"loss": float("inf")},
     "parameters of 1e300": {"parameters": 1e300},
     "another type": {"sites": 3},
-    "other images": {"record": Record.of([answers(1, images=4)]).model_dump()},
+    "accuracy of other answers": {"top1": 1.0},
+    "another trial's": {"key": "0" * 16},
+    "other images": {"top1": 75.0, "record": Record.of([answers(1, images=4)]).model_dump()},
 }
 GRIDS = {
     "a cell without a trial": lambda grid: grid["trials"].clear(),
@@ -48,7 +50,9 @@ def test_results(make_run, capsys, name):
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert (code, len(errors)) == ((2, 1) if name == "other images" else (0, 0))
     if not code:  # the trial counts as one that has not run
-        assert summarise([folder]).finished == len(grid.trials) - 1
+        summary = summarise([folder])
+        assert summary.finished == len(grid.trials) - 1
+        assert str(path) in summary.problems[0].error  # and the report says which
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -274,3 +274,5 @@ def test_transforms_and_bases_reach_a_study_from_the_command_line(capsys):
     assert printed.count(" none ") == 2 * 3
     assert main([*command, "--base", "0.pt", "--base", "1.pt", "--seeds", "3"]) == 2
     assert "2 weights for 3 seeds" in capsys.readouterr().err
+    assert main([*command, "--base", "0.pt", "--checkpoint", "1.pt", "--seeds", "1"]) == 2
+    assert "--base gives the weights already" in capsys.readouterr().err

@@ -49,6 +49,9 @@ def test_groups_widen_the_interval_and_leave_out_what_was_not_read(make_run):
     (folder.path / "groups.json").write_text("[3]")
     with pytest.raises(InputError, match="damaged"):
         summarise([folder])
+    (folder.path / "groups.json").unlink()  # images that belong together must not pass for single ones
+    with pytest.raises(InputError, match="missing"):
+        summarise([folder])
 
 
 def test_an_architecture_has_one_cost_whatever_its_adaptation(make_run):

@@ -14,7 +14,7 @@ from poolswap.ablate.cluster import ray_engine
 from poolswap.ablate.grid import grid_of
 from poolswap.ablate.record import miscalibration
 from poolswap.ablate.report import summarise
-from poolswap.ablate.run import local_engine, parse_shard, run_trials
+from poolswap.ablate.run import local_engine, parse_shard, run_trials, threads_of
 from poolswap.ablate.runs import Failure, RunFolder
 from poolswap.ablate.study import Study
 from poolswap.ablate.worker import execute
@@ -283,3 +283,11 @@ def test_a_local_ray_gives_what_one_process_gives(monkeypatch):
     alone, _ = open_run("alone")
     run_trials(alone, grid.trials, in_process)
     assert [folder.result(k).record for k in grid.trials] == [alone.result(k).record for k in grid.trials]
+
+
+def test_trials_take_their_part_of_the_processors_and_no_more_threads_than_torch_has(monkeypatch):
+    monkeypatch.setattr("poolswap.ablate.run.processors", lambda: 8)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    assert [threads_of(jobs) for jobs in (1, 3, 16)] == [8, 2, 1]
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # OMP_NUM_THREADS=1
+    assert threads_of(1) == 1

@@ -167,6 +167,13 @@ def test_sparse_weights_of_beta_0_are_equal_and_of_a_large_beta_one_element(name
     x.requires_grad_()
     (grad,) = torch.autograd.grad(make(f"{name}:beta=3")(x).sum(), x)
     assert (grad == 0).any()  # what has no weight has no gradient
+    with torch.no_grad():
+        x[0, 0, 0, 0], x[1, 1, 6, 6] = float("nan"), -float("inf")
+    y = make(name)(x)
+    assert y[0, 0, 0, 0].isnan()
+    assert y.isnan().sum() == 1  # -inf has no weight
+    (grad,) = torch.autograd.grad(y[1].sum(), x)
+    assert grad[1].isfinite().all()
 
 
 @pytest.mark.parametrize(("logit", "op"), [(1e4, "max"), (-1e4, "avg")])

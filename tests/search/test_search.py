@@ -149,6 +149,12 @@ def test_the_model_is_built_and_the_images_are_digested_once_a_part_of_the_data(
     assert seen == [("sites_of", "val"), ("contents_of", "val"), ("contents_of", "test")]
 
 
+def test_what_is_there_already_is_not_tried(tmp_path):
+    engine, _ = made({})
+    found = search(tmp_path / "run", study(operators=["max", "soft"]), Budget(max_drop=0.5), engine)
+    assert {(one.path, one.to) for one in found.candidates if one.path == FIRST} == {(FIRST, "soft")}
+
+
 def test_a_search_adapts_in_one_way(tmp_path):
     with pytest.raises(InputError, match="adapts in one way"):
         search(tmp_path, study(adapt=["scratch", "finetune"]), Budget(max_drop=1), made({})[0])

@@ -14,7 +14,7 @@ from poolswap.ablate.costs import PASSES, PooledCost, pool
 from poolswap.ablate.grid import Cell, Grid, Layer
 from poolswap.ablate.mix import is_mix
 from poolswap.ablate.record import Numbers, Record
-from poolswap.ablate.runs import Result, RunFolder
+from poolswap.ablate.runs import Failure, Result, RunFolder
 from poolswap.ablate.sequential import level_of
 from poolswap.ablate.stats import FEW_SEEDS, mean_std
 from poolswap.ablate.study import Adapt, Study
@@ -212,7 +212,11 @@ def _problems(folders: Iterable[RunFolder], grid: Grid, results: Mapping[str, Re
     found = {}
     for folder in folders:
         for cell in grid.cells:
-            failure = folder.failure(cell.key) if cell.key not in results else None
+            if cell.key in results:
+                continue
+            failure = folder.failure(cell.key)
+            if failure is None and folder.damaged(cell.key):
+                failure = Failure(error=f"{folder.trial(cell.key) / 'result.json'} is damaged", traceback="")
             if failure is not None:
                 row = Row(layers=cell.layers, order=cell.order, to=cell.to, adapt=cell.adapt, paths=cell.paths)
                 what = f"{row.name}, {cell.adapt}, seed {cell.seed}"
