@@ -253,9 +253,13 @@ def test_the_estimate_is_measured_as_trials_run(monkeypatch):
 
     monkeypatch.setattr("poolswap.ablate.estimate.forward_backward", spy)
     before = torch.get_num_threads()
-    trials = grid_of(Study.make(FIELDS)).trials
-    one, two = (estimate_seconds(trials.values(), jobs=jobs) for jobs in (1, 2))
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(4)
+    try:
+        trials = grid_of(Study.make(FIELDS)).trials
+        one, two = (estimate_seconds(trials.values(), jobs=jobs) for jobs in (1, 2))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
     assert {shape for _, shape in seen} == {(8, 3, 8, 8)}
     assert [seen[0][0], seen[-1][0]] == [4, 2]
     assert two < one
