@@ -45,7 +45,7 @@ def table(rows: list[dict[str, str]]) -> str:
     """Every variant beside the control of its adaptation; what all rows share is left out."""
     layers = len({row["layers"] for row in rows}) > 2
     operators = not layers or len({row["to"] for row in rows if row["to"]}) > 1
-    names = {"replaced": layers, "operator": operators, "adapted": len({row["adapt"] for row in rows}) > 1}
+    names = {"operator": operators, "replaced": layers, "adapted": len({row["adapt"] for row in rows}) > 1}
     head = [name for name, shown in names.items() if shown]
     numbers = [
         "top-1 %",
@@ -57,15 +57,15 @@ def table(rows: list[dict[str, str]]) -> str:
         "forward",
         "memory",
     ]
-    return markdown([*head, *numbers], [[*(_name(row, name) for name in head), *_numbers(row)] for row in rows])
+    return markdown([*head, *numbers], [[*_names(row, head), *_numbers(row)] for row in rows])
 
 
-def _name(row: Row, column: str) -> str:
-    if column == "adapted":
-        return row["adapt"]
+def _names(row: Row, columns: list[str]) -> list[str]:
+    operator = f"`{Path(row['to']).name}`"
+    found = {"operator": operator, "replaced": row["layers"], "adapted": row["adapt"]}
     if not row["to"]:
-        return "none, the control"
-    return row["layers"] if column == "replaced" else f"`{row['to']}`"
+        found |= {"operator": "", "replaced": "", columns[0]: "none, the control"}
+    return [found[column] for column in columns]
 
 
 def _numbers(row: Row) -> list[str]:
