@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ def evaluate(
     """Measure accuracy, calibration, shift consistency, speed."""
     from poolswap.adapt import evaluate, make_loader
     from poolswap.errors import CheckError
+    from poolswap.models.userfile import split_reference
 
     place = source.place
     net, spec, plan, _, images = source.load(weights, model, data, splits=[split], seed=seed or 0)
@@ -43,6 +45,10 @@ def evaluate(
     output.document({"model": spec, "data": images.name, "split": split, "replaced": plan.paths, **found.model_dump()})
     title = f"{spec.reference} on {found.images} {split} images of {images.name}, {len(plan.paths)} pools replaced"
     output.table(title, EVALUATION_COLUMNS, [evaluation_row(found)])
+    if split_reference(spec.reference) and Path(data).is_dir() and "crop_pct" not in source.transforms:
+        output.note(
+            "judged on the middle 87.5% of each side, as ImageNet's images are: --transform crop_pct=1 takes it whole"
+        )
     if found.bad_images and source.on_bad_image == "count":
         output.warn(f"{found.bad_images} images could not be read: {loader.bad[0]}")
     if min_top1 is not None and found.top1 < min_top1:

@@ -280,3 +280,10 @@ def test_transforms_and_bases_reach_a_study_from_the_command_line(capsys):
     assert "2 weights for 3 seeds" in capsys.readouterr().err
     assert main([*command, "--base", "0.pt", "--checkpoint", "1.pt", "--seeds", "1"]) == 2
     assert "--base gives the weights already" in capsys.readouterr().err
+
+
+def test_a_model_without_a_configuration_is_told_that_its_images_are_cropped(capsys):
+    command = ["evaluate", "net.py:net", "--data", "photos", "--input-size", "3,8,8"]
+    for more, told in (([], True), (["--transform", "crop_pct=1"], False)):
+        assert main([*command, *more]) == 0
+        assert ("the middle 87.5%" in capsys.readouterr().err) == told
