@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -75,6 +75,18 @@ class Architecture:
     def arguments(self) -> dict[str, Any]:
         """Arguments of the constructor, parsed."""
         return parse_pairs(self.model_args or [], "--model-arg")
+
+    @property
+    def typed(self) -> list[str]:
+        """The options as they were typed, for a command that is to follow."""
+        words: list[str] = []
+        for field in fields(self):
+            option, value = f"--{field.name.replace('_', '-')}", getattr(self, field.name)
+            if isinstance(value, list):
+                words += [word for one in value for word in (option.removesuffix("s"), one)]
+            elif value:
+                words += [option] if value is True else [option, str(value)]
+        return words
 
     def load(self, model: str, **options: Any) -> tuple[nn.Module, ModelSpec]:
         """(model, its spec) of this name or checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from poolswap.cli.ablate import Execution
-from poolswap.cli.following import following
 from poolswap.cli.options import BatchSizeOption, ForceOption, Model, ModelArgument, Source
 from poolswap.cli.output import Output
 from poolswap.cli.parsing import parse_pairs
@@ -111,7 +111,7 @@ def search(
             f"the test images do not exclude a loss of more than {max_drop:g} points: {_interval(found)}",
             "more seeds or test images would say more; the plan is kept",
         )
-    output.hint(following("convert", model, "--plan", str(target)))
+    output.hint(shlex.join(["poolswap", "convert", model, *weights.typed, "--plan", str(target)]))
 
 
 def _place(source: Source) -> dict[str, object]:

@@ -176,7 +176,7 @@ def test_the_command_writes_a_plan_and_says_what_it_claims(tmp_path, monkeypatch
     assert found["holds"]
     assert found["gains"]
     assert yaml.safe_load((tmp_path / "run/plan.yaml").read_text())["swaps"][0]["site"]["path"] == FIRST
-    assert "poolswap convert test_resnet --plan run/plan.yaml" in said.err
+    assert "poolswap convert test_resnet --input-size 3,16,16 --plan run/plan.yaml" in said.err
     code, said = run({(FIRST, "soft"): 1}, "-o", "chance", "--max-drop", "0")
     assert code == 1
     assert "do not exclude a loss" in said.err
