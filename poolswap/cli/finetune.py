@@ -136,7 +136,7 @@ def finetune(
     )
     output.table(
         None,
-        ["epoch", "lr", "training loss", "validation loss", "top-1", "mean beta", "seconds"],
+        ["epoch", "lr", "training loss", "validation loss", "top-1 %", "mean beta", "seconds"],
         [[r.epoch, r.lr, r.train_loss, r.val_loss, r.top1, r.beta, r.seconds] for r in result.rows],
     )
     if learnt:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from poolswap.adapt.betas import LayerBeta
     from poolswap.cli.output import Output
 
-EVALUATION_COLUMNS = ["top-1", "top-5", "loss", "shift consistency", "calibration error", "images/s"]
+EVALUATION_COLUMNS = ["top-1 %", "top-5 %", "loss", "shift consistency %", "calibration error", "images/s"]
 
 
 def evaluation_row(found: Evaluation) -> list[object]:
