@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from poolswap.cli.following import following
 from poolswap.cli.options import CheckpointArgument, ForceOption, TrustCodeOption
 from poolswap.cli.output import Output
 
@@ -61,10 +62,13 @@ def export(
     from poolswap.export import Images, check_export, default_path, export_model
 
     target = path or default_path(checkpoint, form, int8=int8 is not None)
-    check_export(target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused, int8=int8 is not None)
+    written = check_export(
+        target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused, int8=int8 is not None
+    )
     if int8:
         check_data(int8)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)
+    written.check_dtype(manifest.dtype, following("export", checkpoint, "--to", "pt2"))
     images = None
     if int8:
         data = load_data(int8, input_size=manifest.model.input_size, model=model)

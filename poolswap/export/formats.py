@@ -50,10 +50,9 @@ class Format:
                 takers = ", ".join(f.name for f in FORMATS.values() if name in f.options)
                 raise InputError(f"{self.name} takes no {name}=", f"it is for {takers}")
 
-    def check_dtype(self, dtype: str) -> None:
+    def check_dtype(self, dtype: str, hint: str = "the format pt2 keeps it") -> None:
         """Raise InputError for a precision that no file of this format could be run in."""
         if dtype in self.refuses:
-            hint = f"poolswap export CHECKPOINT --to {TORCHS_OWN} keeps it"
             raise InputError(f"{self.runtime} does not run {dtype}, the checkpoint's precision", hint)
 
     def write(self, job: Job, path: Path) -> None:
@@ -70,7 +69,6 @@ class Format:
         return function
 
 
-TORCHS_OWN = "pt2"
 _TABLE = (
     Format(
         "onnx",
@@ -82,7 +80,7 @@ _TABLE = (
         options=("opset", "dynamic_size", "int8"),
         refuses=("bfloat16",),
     ),
-    Format(TORCHS_OWN, "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),
+    Format("pt2", "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),
     Format("aoti", "compiled AOTInductor package", (".pt2",), "AOTInductor", options=("dynamic_size",)),
     Format(
         "openvino",

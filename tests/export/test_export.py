@@ -15,6 +15,7 @@ import torch
 from exports import HERE, NETS, swapped
 
 from poolswap.checkpoint import save_checkpoint
+from poolswap.cli.app import main
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.example import KeptExample
 from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
@@ -80,14 +81,16 @@ def test_an_example_that_is_no_batches_is_refused(example, message, tmp_path):
     assert not path.exists()
 
 
-def test_a_precision_that_a_runtime_lacks_is_refused_before_the_work_and_pt2_keeps_it(tmp_path):
+def test_a_precision_that_a_runtime_lacks_is_refused_before_the_work_and_pt2_keeps_it(tmp_path, capsys):
     model, manifest, checkpoint = swapped(tmp_path, *STEM)
     manifest = save_checkpoint(model.bfloat16(), checkpoint, spec=manifest.model, plan=manifest.plan, force=True)
     for to in ("onnx", "openvino"):
         if all(find_spec(package) for package in FORMATS[to].needs):
             with pytest.raises(InputError, match="does not run bfloat16") as caught:
                 export_model(model, manifest, default_path(checkpoint, to), to=to)
-            assert "--to pt2" in caught.value.hint
+            assert "the format pt2" in caught.value.hint
+    assert main(["export", str(checkpoint), "--to", "onnx"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"hint: poolswap export {checkpoint} --to pt2"
     assert export_model(model, manifest, tmp_path / "net.pt2", to="pt2").difference < 1e-2
     assert names(tmp_path) == [checkpoint.name, "net.pt2", "net.pt2.json"]
 
