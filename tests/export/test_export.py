@@ -89,8 +89,8 @@ def test_a_precision_that_a_runtime_lacks_is_refused_before_the_work_and_pt2_kee
             with pytest.raises(InputError, match="does not run bfloat16") as caught:
                 export_model(model, manifest, default_path(checkpoint, to), to=to)
             assert "the format pt2" in caught.value.hint
-    assert main(["export", str(checkpoint), "--to", "onnx"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"hint: poolswap export {checkpoint} --to pt2"
+    assert main(["export", str(checkpoint), "--to", "onnx", "--trust-code"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"hint: poolswap export {checkpoint} --to pt2 --trust-code"
     assert export_model(model, manifest, tmp_path / "net.pt2", to="pt2").difference < 1e-2
     assert names(tmp_path) == [checkpoint.name, "net.pt2", "net.pt2.json"]
 
