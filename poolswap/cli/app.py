@@ -77,6 +77,8 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Arguments default to the program's own; none of them mean --help."""
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, errors.interrupt)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     finally:

@@ -20,6 +20,8 @@ DEBUG_VARIABLE = "POOLSWAP_DEBUG"
 # Typer exports BadParameter but not its parent, the class of every usage error.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+_interrupted = False
+
 _QUOTED = re.compile(r"'([^']*)'")
 
 _NO_MEMORY = ("DefaultCPUAllocator", "failed to map segment", "annot allocate memory", "bad_alloc")
@@ -33,6 +35,13 @@ _OS_HINTS = {
     errno.EISDIR: "name a file, not a folder",
     errno.ENOENT: "check the path",
 }
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C. A library that swallows the exception, as some do while they are imported, fails of it a little later."""
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 def report(error: BaseException) -> ExitCode:
@@ -56,6 +65,8 @@ def describe(error: BaseException) -> tuple[str, str | None, ExitCode]:
         return "interrupted", str(error) or None, ExitCode.INTERRUPTED
     if _lacks_memory(error):
         return "there is not enough memory", "give smaller sizes, or the process more memory", ExitCode.USAGE
+    if _interrupted:
+        return "interrupted", None, ExitCode.INTERRUPTED
     if isinstance(error, OSError):
         return first_line(error), _OS_HINTS.get(error.errno or 0), ExitCode.USAGE
     if _is_backend_error(error):

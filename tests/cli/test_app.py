@@ -337,6 +337,25 @@ def test_ctrl_c_is_130():
     assert err == "error: interrupted\n"
 
 
+def test_an_interruption_that_a_library_swallows_is_no_internal_error():
+    body = """
+import os, signal, sys
+from poolswap.cli import app
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def swallow() -> None:
+    "Try."
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        raise AttributeError("partially initialized module") from None
+app.register("swallow", swallow)
+sys.argv = ["poolswap", "swallow"]
+sys.exit(app.main())
+"""
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
+
+
 def test_an_interruption_after_the_work_is_none():
     """Libraries do their own at the end of the process, and tell of an interruption there by a traceback."""
     late = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
