@@ -1,6 +1,6 @@
 """Put exports with every pooling layer replaced into docs/export.md: parity in their own runtime, nodes, times.
 
-python benchmarks/export_speed.py [--to onnx,openvino] [--rounds 9] [--page PAGE] [--csv FILE] [MODEL[@C,H,W] ...]
+python benchmarks/export_speed.py [--to onnx,onnx+branch,openvino] [--rounds 9] [--page PAGE] [--csv FILE] [MODEL ...]
 
 One image, one thread; of the swapped and the stock file in turns the fastest run counts, for whatever else runs on the
 machine only ever adds to processor time. Where googlenet is among the models, the time of its pools' nodes by kind, as
@@ -44,6 +44,7 @@ MODELS = [
     "torchvision:inception_v3",
     "vgg16_bn",
 ]
+FORMS = ["onnx", "onnx+branch", "openvino"]
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 PROFILED, REST = "torchvision:googlenet", "everything else"
 HEAD = ["model", "pools", "format", "difference", "nodes", "stock nodes", "ms", "stock ms", "ratio"]
@@ -54,13 +55,14 @@ def measure(name: str, size: tuple[int, ...] | None, to: str, rounds: int, kinds
     model, spec = create_model(name, input_size=size)
     plan = make_plan(find_pools(model, spec.input_size), include_global=True)
     swap_pools(model, plan)
-    line, form = [name, str(len(plan.paths)), to], find_format(to)
+    line, (to, _, branch) = [name, str(len(plan.paths)), to], to.partition("+")
+    form = find_format(to)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "swapped.safetensors"
         manifest = save_checkpoint(model, path, spec=spec, plan=plan)
         swapped, stock = default_path(path, to), default_path(path.with_name("stock.safetensors"), to)
         try:
-            report = export_model(model, manifest, swapped, to=to)
+            report = export_model(model, manifest, swapped, to=to, branch=bool(branch))
         except PoolswapError as error:
             return [*line, error.message]
         job = Job(model.eval(), manifest, (torch.randn(1, *spec.input_size),))
@@ -68,7 +70,7 @@ def measure(name: str, size: tuple[int, ...] | None, to: str, rounds: int, kinds
         restore(other.model)
         form.write(replace(other, arguments=(torch.randn(2, *spec.input_size),)), stock)
         ms, stock_ms = fastest(form.runner(job, swapped), form.runner(other, stock), job.arguments, rounds)
-        if (name, to) == (PROFILED, "onnx"):
+        if (name, to, branch) == (PROFILED, "onnx", ""):
             kinds.update(profile(swapped, job.arguments, plan.paths, rounds))
         counts = [nodes(file) if to == "onnx" else "" for file in (swapped, stock)]
     return [*line, f"{report.difference:.1e}", *counts, f"{ms:.1f}", f"{stock_ms:.1f}", f"{ms / stock_ms:.2f}"]
@@ -111,31 +113,43 @@ def shares(kinds: Counter[str]) -> str:
 
 
 def nodes(file: Path) -> str:
-    """How many nodes an ONNX file has."""
+    """How many nodes an ONNX file has, those of both sides of a branch too."""
     import onnx
 
-    return str(len(onnx.load(file, load_external_data=False).graph.node))
+    graph = onnx.load(file, load_external_data=False).graph
+    sides = [side.g for node in graph.node for side in node.attribute if side.type == onnx.AttributeProto.GRAPH]
+    return str(sum(len(each.node) for each in (graph, *sides)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--to", default="onnx,openvino")
+    parser.add_argument("--to", default=",".join(FORMS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "export.md")
     parser.add_argument("--csv", type=Path, default=HERE / "export.csv")
     options = parser.parse_args()
     require_markers(options.page, "export")
-    lines, formats = [], options.to.split(",")
-    kinds: Counter[str] = Counter()
+    formats, kinds = options.to.split(","), Counter[str]()
+    lines = dict.fromkeys((name, to) for name in MODELS for to in FORMS)
+    if options.csv.is_file():
+        with options.csv.open(newline="") as file:
+            lines |= {(line[0], line[2]): line for line in list(csv.reader(file))[1:]}
     with threads(1):
         for text in options.models:
             name, _, size = text.partition("@")
             for to in formats:
-                lines.append(measure(name, parse_input_size(size) if size else None, to, options.rounds, kinds))
-                print(*lines[-1], flush=True)
-        used = ", ".join(f"{name} {version(name)}" for name in ("torch", *(RUNTIMES[to] for to in formats)))
-        about = f"{environment().processor}, one thread, {used}. Processor time, fastest of {options.rounds} rounds."
+                line = measure(name, parse_input_size(size) if size else None, to, options.rounds, kinds)
+                lines[name, to] = line
+                print(*line, flush=True)
+                write(options, [line for line in lines.values() if line], kinds)
+
+
+def write(options: argparse.Namespace, lines: list[list[str]], kinds: Counter[str]) -> None:
+    """The file and the page, after each line, as a run takes long; lines of earlier runs stay."""
+    runtimes = dict.fromkeys(RUNTIMES[line[2].partition("+")[0]] for line in lines)
+    used = ", ".join(f"{name} {version(name)}" for name in ("torch", *runtimes))
+    about = f"{environment().processor}, one thread, {used}. Processor time, fastest of {options.rounds} rounds."
     with options.csv.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([HEAD, *lines])
     text = f"{about}\n\n{markdown(HEAD, lines)}"

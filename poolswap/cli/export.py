@@ -14,6 +14,7 @@ from poolswap.cli.output import Output
 EXAMPLES = (
     "poolswap export soft.safetensors --to onnx",
     "poolswap export soft.safetensors --to pt2 --dynamic-size -o net.pt2",
+    "poolswap export soft.safetensors --branch --bench",
     "poolswap export soft.safetensors --int8 photos/",
 )
 
@@ -32,6 +33,10 @@ def export(
     ] = False,
     fused: Annotated[
         bool, typer.Option("--fused", help="pt2: keep poolswap's own operator; loading then needs poolswap.")
+    ] = False,
+    branch: Annotated[
+        bool,
+        typer.Option("--branch", help="onnx: a faster SoftPool where no activation exceeds 80, decided at run time."),
     ] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the file against the model.")] = True,
     tolerance: Annotated[
@@ -62,9 +67,8 @@ def export(
     from poolswap.export import Images, check_export, default_path, export_model
 
     target = path or default_path(checkpoint, form, int8=int8 is not None)
-    written = check_export(
-        target, form, force=force, opset=opset, dynamic_size=dynamic_size, fused=fused, int8=int8 is not None
-    )
+    options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "branch": branch}
+    written = check_export(target, form, force=force, int8=int8 is not None, **options)
     if int8:
         check_data(int8)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)
@@ -81,6 +85,7 @@ def export(
         opset=opset,
         dynamic_size=dynamic_size,
         fused=fused,
+        branch=branch,
         verify=verify,
         tolerance=tolerance,
         bench=bench,

@@ -64,6 +64,10 @@ def check_export(path: Path, to: str, *, force: bool = False, **options: int | b
     """The format of this name. Raises what `export_model` would without the model: for names, options, packages."""
     form = find_format(to)
     form.check_options({name: value for name, value in options.items() if value})
+    if options.get("branch") and options.get("dynamic_size"):
+        raise InputError("the branch is made for known sizes", "leave out branch=True or dynamic_size=True")
+    if options.get("branch") and options.get("int8"):
+        raise InputError("8 bits are made of the form without a branch", "leave out branch=True")
     form.check_name(path)
     form.check_available()
     _check_place(path, form, force=force)
@@ -79,6 +83,7 @@ def export_model(
     opset: int | None = None,
     dynamic_size: bool = False,
     fused: bool = False,
+    branch: bool = False,
     verify: bool = True,
     tolerance: float | None = None,
     bench: bool = False,
@@ -87,20 +92,22 @@ def export_model(
 ) -> ExportReport:
     """Write the model as `load_checkpoint` or `save_checkpoint` know it, and hold the file against it.
 
-    `opset`, `dynamic_size` and `fused` are options of some formats (`poolswap.export.FORMATS`). `tolerance` is relative
-    to the largest output; its default depends on the dtype. `int8` are the images that ONNX in 8 bits is calibrated on
-    and judged by. Raises CheckError beyond the tolerance, and then leaves no file; InputError for what cannot be
-    exported, named or written; MissingExtraError.
+    `opset`, `dynamic_size`, `fused` and `branch` are options of some formats (`poolswap.export.FORMATS`); `branch` puts
+    a cheaper form of SoftPool under a condition on its input. `tolerance` is relative to the largest output; its
+    default depends on the dtype. `int8` are the images that ONNX in 8 bits is calibrated on and judged by. Raises
+    CheckError beyond the tolerance, and then leaves no file; InputError for what cannot be exported, named or written;
+    MissingExtraError.
     """
     path = Path(path)
-    options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "int8": int8 is not None}
-    form = check_export(path, to, force=force, **options)
+    options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "branch": branch}
+    form = check_export(path, to, force=force, int8=int8 is not None, **options)
     form.check_dtype(manifest.dtype)
     if int8 and manifest.dtype != "float32":
         raise InputError(f"8 bits are made of float32, and the checkpoint is {manifest.dtype}", "leave out int8=")
     allowed = TOLERANCE[manifest.dtype] if tolerance is None else tolerance
     with evaluating(model), _folder_for(path, form, force=force) as folder:
-        job = Job(model, manifest, _arguments(model, manifest, dynamic_size=dynamic_size), opset, dynamic_size, fused)
+        arguments = _arguments(model, manifest, dynamic_size=dynamic_size)
+        job = Job(model, manifest, arguments, opset, dynamic_size, fused, branch)
         draft = folder / path.name
         form.write(job, draft)
         parity = _verified(form, job, draft, allowed) if verify else []

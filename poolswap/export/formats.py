@@ -77,7 +77,7 @@ _TABLE = (
         "onnxruntime",
         extra="onnx",
         needs=("onnx", "onnxruntime", "onnxscript"),
-        options=("opset", "dynamic_size", "int8"),
+        options=("opset", "dynamic_size", "branch", "int8"),
         refuses=("bfloat16",),
     ),
     Format("pt2", "torch.export program", (".pt2",), "torch.export.load", options=("dynamic_size", "fused")),

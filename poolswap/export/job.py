@@ -29,6 +29,7 @@ class Job:
     opset: int | None = None
     dynamic_size: bool = False
     fused: bool = False
+    branch: bool = False
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 from poolswap.errors import InputError, first_line
 from poolswap.export.job import Job
 from poolswap.export.naming import forget_source
+from poolswap.ops.branch import branching_decomposition
 from poolswap.ops.decompose import soft_pool_decomposition
 
 
@@ -30,7 +31,7 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     try:
         with quiet(), torch.no_grad():
             exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
-            made = exported if fused else in_standard_operators(exported)
+            made = exported if fused else in_standard_operators(exported, branch=job.branch)
             forget_source(made.graph_module)
             return made
     except Exception as error:
@@ -38,11 +39,17 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
         raise InputError(f"torch.export cannot trace the model: {first_line(error)}", hint) from error
 
 
-def in_standard_operators(exported: ExportedProgram) -> ExportedProgram:
-    """The program without operators of poolswap's. Every beta that it keeps becomes a number of its graph."""
+def in_standard_operators(exported: ExportedProgram, *, branch: bool = False) -> ExportedProgram:
+    """The program without operators of poolswap's. Every beta that it keeps becomes a number of its graph.
+
+    `branch` puts the cheaper form of SoftPool under a condition, where beta is one number.
+    """
     _fix_betas(exported)
     ops = torch.ops.poolswap
-    table = dict.fromkeys((ops.soft_pool.default, ops.soft_pool_fixed.default), soft_pool_decomposition)
+    table = {
+        ops.soft_pool.default: soft_pool_decomposition,
+        ops.soft_pool_fixed.default: branching_decomposition if branch else soft_pool_decomposition,
+    }
     plain: ExportedProgram = exported.run_decompositions(table)
     return plain
 

@@ -18,7 +18,7 @@ from poolswap.checkpoint import save_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.example import KeptExample
-from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
+from poolswap.export import FORMATS, Images, default_path, export_model, find_format, formats, parity
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
 from poolswap.models.load import create_model
@@ -299,6 +299,22 @@ def unpacked(file):
         return file.read_bytes()
     with zipfile.ZipFile(file) as archive:
         return b"".join(archive.read(name) for name in archive.namelist())
+
+
+def test_a_branch_at_every_pool_is_within_parity_on_both_sides(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *STEM)
+    report = export_model(model, manifest, tmp_path / "m.onnx", branch=True)
+    assert report.parity[-1].input == "noise times 10000"
+    assert report.difference < 1e-5
+    names = [node.name for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert "maxpool/If" in names
+    for to, options, message in [
+        ("onnx", {"dynamic_size": True}, "known sizes"),
+        ("onnx", {"int8": Images([], [])}, "8 bits"),
+        ("pt2", {}, "pt2 takes no branch="),
+    ]:
+        with pytest.raises(InputError, match=message):
+            export_model(model, manifest, tmp_path / f"n.{to}", to=to, branch=True, **options)
 
 
 def test_fused_keeps_the_operator(tmp_path):

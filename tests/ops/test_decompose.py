@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from poolswap.export.trace import in_standard_operators, quiet
 from poolswap.functional import soft_pool_windows
 from poolswap.geometry import Geometry
+from poolswap.ops.branch import branching_decomposition
 from poolswap.ops.decompose import soft_pool_decomposition
 from poolswap.ops.reference import soft_pool_ref
 from poolswap.ops.windows import Windows
@@ -93,9 +95,9 @@ class Pool(nn.Module):
         return soft_pool_windows(x, self.geometry, self.beta)
 
 
-def to_onnx(geometry, beta, x):
+def to_onnx(geometry, beta, x, *, branch=False):
     with quiet():
-        plain = in_standard_operators(torch.export.export(Pool(geometry, beta), (x,)))
+        plain = in_standard_operators(torch.export.export(Pool(geometry, beta), (x,)), branch=branch)
         return torch.onnx.export(plain, dynamo=True, opset_version=20, verbose=False).model_proto
 
 
@@ -130,3 +132,58 @@ def test_large_windows_make_small_graphs(size, kernel, stride):
     model = to_onnx(geometry, 1.0, x)
     assert len(model.graph.node) < 80
     assert_is_soft_pool(through_onnxruntime(model, x), x, geometry, 1.0, 1e-5)
+
+
+# (geometry, size of the input, beta): padding that average pooling adds, padding that it cannot, and none.
+BRANCHING = [
+    pytest.param(Geometry.make(2, 3, 1, 1), (9, 8), 1.0, marks=pytest.mark.slow),
+    (Geometry.make(2, 3, 2, 0, ceil_mode=True), (8, 8), 1.0),
+    pytest.param(Geometry.make(2, 3, 2, 0, same=True), (8, 7), -2.0, marks=pytest.mark.slow),
+    pytest.param(Geometry.make(2, 2, 2), (7, 8), 40.0, marks=pytest.mark.slow),
+    pytest.param(Geometry.make(1, 5, 1, 2), (11,), 1e-3, marks=pytest.mark.slow),
+    pytest.param(Geometry.make(3, (1, 3, 3), (1, 2, 2), (0, 1, 1)), (2, 7, 7), 1.0, marks=pytest.mark.slow),
+]
+
+
+def alternating(x):
+    return torch.where(torch.arange(x.numel()).reshape(x.shape) % 2 > 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize(("geometry", "size", "beta"), BRANCHING)
+def test_both_sides_of_the_branch_are_the_reference(geometry, size, beta):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    model = to_onnx(geometry, beta, x, branch=True)
+    onnx.checker.check_model(model, full_check=True)
+    (branch,) = (node for node in model.graph.node if node.op_type == "If")
+    sides = {side.name: [node.op_type for node in side.g.node] for side in branch.attribute}
+    assert {name: kinds.count("AveragePool") for name, kinds in sides.items()} == {"then_branch": 2, "else_branch": 0}
+    assert ("Pad" in sides["then_branch"]) == (geometry.ceil_mode or geometry.same)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    limit = 80 / abs(beta)
+    for values in (
+        x,
+        x * (limit / 3.1),
+        alternating(x) * limit * 0.999,
+        alternating(x) * limit * 1.001,
+        torch.full_like(x, -limit * 0.999),
+        *(hostile(x * scale) for hostile in VALUES for scale in (1e-6, 30.0, 1e4, 1e38)),
+    ):
+        (y,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+        assert_is_soft_pool(torch.from_numpy(y), values, geometry, beta, 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "beta"),
+    [
+        (Geometry.make(2, 3, 1, 1, 2), 1.0),
+        (Geometry.make(2, 6), 1.0),
+        (Geometry.make(2, 2), 0.0),
+        (Geometry.make(2, 2), 1e4),
+    ],
+)
+def test_there_is_no_branch_where_it_would_not_be_exact_or_not_cheaper(geometry, beta):
+    x = torch.randn(1, 2, 6, 6)
+    windows = Windows.place(geometry, x.shape[2:])
+    graph = make_fx(lambda x: branching_decomposition(x, beta, *windows))(x).graph
+    assert "cond" not in {str(node.target) for node in graph.nodes}
+    assert torch.equal(branching_decomposition(x, beta, *windows), soft_pool_decomposition(x, beta, *windows))

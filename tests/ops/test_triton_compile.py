@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-aot = pytest.importorskip("triton_aot", reason="Triton is not installed")
+aot = pytest.importorskip("triton_aot", reason="Triton is not installed, or too old", exc_type=ImportError)
 import triton  # noqa: E402
 
 from poolswap.ops.triton.launch import WARPS  # noqa: E402

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton import constexpr_function
 
 from poolswap.ops.triton.formula import average, centre_of, greater, less, lower, plus, rate_of, share_of, weigh
 
@@ -273,7 +274,7 @@ def _split(index, size, inner):
     return rest // size[0], rest % size[0], h, w, channel
 
 
-@triton.constexpr_function
+@constexpr_function
 def _compute(element):
     """Type that elements of this type are computed in."""
     return tl.float64 if element == tl.float64 else tl.float32
@@ -328,7 +329,7 @@ def _tile(
     return (((outer * size[0] + t) * size[1] + h) * size[2] + w) * inner + channel, mask
 
 
-@triton.constexpr_function
+@constexpr_function
 def _cell_of(tap, back, kernel, stride, dilation, covering):
     """Where in a cell this tap falls of the window that starts `back` steps before the cell, or -1."""
     steps = (back // (covering[1] * covering[2]), back // covering[2] % covering[1], back % covering[2])
