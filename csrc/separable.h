@@ -165,6 +165,7 @@ class Separable {
             for (int64_t row = h.begin; row < h.end; ++row, block += line.results) {
                 const F* const from = x.row(slice, row) + offset;
                 for (int64_t c = 0; c < line.operands; ++c, ++i) {
+                    __builtin_prefetch(from + c * x.pixel_pitch + 64 / sizeof(F));  // channels that follow
                     const Vec<F> value = load(from + c * x.pixel_pitch);
                     const auto element = encode(value);
                     keep(i, element);
@@ -217,7 +218,9 @@ class Separable {
                  [&](int64_t slice, int64_t row, int64_t c, const Sum& sum) POOLSWAP_LAMBDA {
                      const Vec<F> mean = sum.mean();
                      encode.watch_result(mean);
-                     store(y.row(tile.d.begin + slice, tile.h.begin + row) + c * y.pixel_pitch + offset, mean);
+                     F* const to = y.row(tile.d.begin + slice, tile.h.begin + row) + c * y.pixel_pitch + offset;
+                     __builtin_prefetch(to + 64 / sizeof(F), 1);
+                     store(to, mean);
                  });
             outside |= encode.outside;
         }
@@ -253,9 +256,10 @@ class Separable {
             outside |= encode.outside;
             down(d, h, average, false, p.w.out, block, other, tile.arena,
                  [&](int64_t slice, int64_t row, int64_t c, const Sum& sum) POOLSWAP_LAMBDA {
-                     const F* const from = g.row(tile.output_d.begin + slice, tile.output_h.begin + row) + offset;
-                     shares[(slice * tile.output_h.size() + row) * p.w.out + c] =
-                         Part::of(sum, load(from + c * g.pixel_pitch));
+                     const F* const from =
+                         g.row(tile.output_d.begin + slice, tile.output_h.begin + row) + c * g.pixel_pitch + offset;
+                     __builtin_prefetch(from + 64 / sizeof(F));
+                     shares[(slice * tile.output_h.size() + row) * p.w.out + c] = Part::of(sum, load(from));
                  });
             back(tile, own_d, own_h, w, shares, spare, elements, piece);
         }
@@ -291,6 +295,7 @@ class Separable {
                 F* const to = dx.row(slice, row) + offset;
                 line([&](int64_t k) POOLSWAP_LAMBDA -> const Part& { return from[k]; },
                      [&](int64_t c, const Part& share) POOLSWAP_LAMBDA {
+                         __builtin_prefetch(to + c * dx.pixel_pitch + 64 / sizeof(F), 1);
                          store(to + c * dx.pixel_pitch, share.hand_to(element[c], load(x_row + c * x.pixel_pitch), average));
                          if (c % 64 == 63) tile.keep(average, piece);
                      });

@@ -12,13 +12,22 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
+// Where a lane group lies in memory, in bytes, and in which order it is read or written: as many vectors as a vector has
+// lanes, `step` apart, then as many again from `block` behind the first one on.
+struct Source {
+    const char* base;
+    int64_t slice, row;  // from one to the next
+    int64_t step, block;
+    int64_t copied;  // rows that are copied before a kernel comes to them
+};
+
 // One lane group of a tensor, or the part of it that a tile needs.
 template <class F>
 struct LaneView {
     F* base;
     int64_t slice_pitch, row_pitch, pixel_pitch;  // elements
     int64_t first_slice, first_row;               // that lie at base
-    bool in_place;                                // the tensor itself: to be fetched from memory
+    Source source;
 
     // Pixel 0 of a row.
     POOLSWAP_INLINE F* row(int64_t slice, int64_t row) const {
@@ -26,23 +35,30 @@ struct LaneView {
     }
 };
 
-// Fetches a tensor that is used in place in the order in which it lies in memory, kLines lines of the cache a step, ahead
-// of a kernel that walks it one vector of each pixel after the other, which the processor does not foresee.
+// Fetches rows that come later, kLines lines of the cache a step, while a kernel works on others. The processor foresees
+// neither the order of a kernel, one vector of each pixel after the other, nor that of copies from many planes, which
+// wait for a dozen lines at once if they are fetched no sooner.
 template <class F, bool kWritten>
 class Ahead {
+    static constexpr int kCount = Lanes<F>::kCount;
     const char* next;
-    int64_t line;
+    int64_t step_, rest, left = kCount;
 
   public:
     // From `vectors` behind the beginning of a row on.
     POOLSWAP_INLINE Ahead(const LaneView<F>& view, int64_t slice, int64_t row, int64_t vectors)
-        : next(reinterpret_cast<const char*>(view.in_place ? view.row(slice, row) + vectors * Lanes<F>::kCount : view.base)),
-          line(view.in_place ? POOLSWAP_VECTOR_BYTES : 0) {}
+        : next(view.source.base + slice * view.source.slice + (row + view.source.copied) * view.source.row +
+               vectors * view.source.step),
+          step_(view.source.step), rest(view.source.block - kCount * view.source.step) {}
 
     template <int kLines>
     POOLSWAP_INLINE void step() {
 #pragma GCC unroll 4
-        for (int k = 0; k < kLines; ++k, next += line) __builtin_prefetch(next, kWritten, 2);
+        for (int k = 0; k < kLines; ++k, next += step_) __builtin_prefetch(next, kWritten, 2);
+        if ((left -= kLines) <= 0) {
+            next += rest;
+            left = kCount;
+        }
     }
 };
 
@@ -127,13 +143,20 @@ class Staged {
         return in_place ? 0 : Arena::bytes<F>(slices * rows * width * pixel_pitch());
     }
     LaneView<F> view(int64_t group, Range slices, Range rows, Arena& arena) const {
-        const int64_t row_pitch = width * pixel_pitch();
+        const int64_t row_pitch = width * pixel_pitch(), vector = kCount * int64_t(sizeof(T));
+        // Of small planes a group is one run of memory, walked from end to end; of large ones each has its own place.
+        const bool run = kChannelsLast || depth * height * width * int64_t(sizeof(T)) <= 4096;
+        const int64_t row = width * channels * int64_t(sizeof(T)) * (kChannelsLast || !run ? 1 : kCount);
+        T* const begin = pixel(kChannelsLast ? group : group * kCount, 0, 0);
+        const Source source{reinterpret_cast<const char*>(begin), height * row, row,
+                            run ? vector : depth * height * row,  run ? kCount * vector : vector, in_place ? 0 : batch()};
         if constexpr (kSame<T, F>)
-            if (in_place)
-                return {data + group * depth * height * row_pitch, height * row_pitch, row_pitch, channels, 0, 0, true};
+            if (in_place) return {begin, height * row_pitch, row_pitch, channels, 0, 0, source};
         F* const copy = arena.take<F>(slices.size() * rows.size() * row_pitch);
-        return {copy, rows.size() * row_pitch, row_pitch, pixel_pitch(), slices.begin, rows.begin, false};
+        return {copy, rows.size() * row_pitch, row_pitch, pixel_pitch(), slices.begin, rows.begin, source};
     }
+    // Rows that are copied at a time.
+    int64_t batch() const { return ceil_div(128, width); }
 
     void fetch(int64_t group, int64_t slice, Range rows, const LaneView<F>& view) const {
         if (in_place || rows.size() <= 0) return;
@@ -234,8 +257,8 @@ class Rows {
     int64_t batch;
     int64_t next;  // row that was not moved yet
 
-    Rows(const void* tensor_, int64_t group_, Move move_, Range all_, int64_t width, const LaneView<F>& view_)
-        : tensor(tensor_), group(group_), move(move_), all(all_), batch(ceil_div(128, width)), next(all_.begin),
+    Rows(const void* tensor_, int64_t group_, Move move_, Range all_, int64_t batch_, const LaneView<F>& view_)
+        : tensor(tensor_), group(group_), move(move_), all(all_), batch(batch_), next(all_.begin),
           view(view_) {}
 
   public:
@@ -246,14 +269,14 @@ class Rows {
         const auto move = [](const void* from, int64_t g, int64_t slice, Range r, const LaneView<F>& to) {
             static_cast<const Staged<T, kChannelsLast>*>(from)->fetch(g, slice, r, to);
         };
-        return {&tensor, group, move, rows, tensor.width, tensor.view(group, slices, rows, arena)};
+        return {&tensor, group, move, rows, tensor.batch(), tensor.view(group, slices, rows, arena)};
     }
     template <class T, bool kChannelsLast>
     static Rows output(const Staged<T, kChannelsLast>& tensor, int64_t group, Range slices, Range rows, Arena& arena) {
         const auto move = [](const void* to, int64_t g, int64_t slice, Range r, const LaneView<F>& from) {
             static_cast<const Staged<T, kChannelsLast>*>(to)->commit(g, slice, r, from);
         };
-        return {&tensor, group, move, rows, tensor.width, tensor.view(group, slices, rows, arena)};
+        return {&tensor, group, move, rows, tensor.batch(), tensor.view(group, slices, rows, arena)};
     }
 
     void start_slice() { next = all.begin; }

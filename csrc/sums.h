@@ -20,6 +20,19 @@ constexpr F kBelowAll = Lanes<F>::kMagicBase * 2 / 3;
 template <class F>
 constexpr F kAboveAll = Lanes<F>::kMagicBase * 4 / 3 - 1;
 
+// The larger and the smaller of two exponents. Read as integers they are in the same order, and integers are compared by
+// units that are idle otherwise.
+template <class F>
+POOLSWAP_INLINE Vec<F> higher(Vec<F> a, Vec<F> b) {
+    if constexpr (sizeof(F) == 4) return (Vec<F>)((Bits<F>)a > (Bits<F>)b ? (Bits<F>)a : (Bits<F>)b);
+    return larger<F>(a, b);
+}
+template <class F>
+POOLSWAP_INLINE Vec<F> lower(Vec<F> a, Vec<F> b) {
+    if constexpr (sizeof(F) == 4) return (Vec<F>)((Bits<F>)a < (Bits<F>)b ? (Bits<F>)a : (Bits<F>)b);
+    return smaller<F>(a, b);
+}
+
 template <class F>
 struct Element {
     Vec<F> exponent, power, rest;
@@ -27,26 +40,20 @@ struct Element {
 
 template <class F>
 struct Encoder {
-    Vec<F> high, low;   // beta log2(e) as the sum of two F
+    Vec<F> slope;       // beta log2(e)
     Bits<F> outside{};  // see safe()
 
-    explicit Encoder(Slope<F> slope) : high(fill<F>(slope.high)), low(fill<F>(slope.low)) {}
-    POOLSWAP_INLINE Encoder(const LaneBetas<F>& betas, int64_t offset)
-        : high(betas.at(betas.high, offset)), low(betas.at(betas.low, offset)) {}
+    explicit Encoder(F slope_) : slope(fill<F>(slope_)) {}
+    POOLSWAP_INLINE Encoder(const LaneBetas<F>& betas, int64_t offset) : slope(betas.at(betas.slope, offset)) {}
 
-    POOLSWAP_INLINE Vec<F> exponent(Vec<F> x) const { return x * high + Lanes<F>::kMagic; }
-    POOLSWAP_INLINE Vec<F> rest(Vec<F> x, Vec<F> exponent) const {
-        return x * low + (x * high - (exponent - Lanes<F>::kMagic));
-    }
-    POOLSWAP_INLINE void watch_exponent(Vec<F> exponent) {
-        outside |= (Bits<F>)exponent ^ (Bits<F>)fill<F>(Lanes<F>::kMagicBase);
-    }
+    POOLSWAP_INLINE Vec<F> exponent(Vec<F> x) const { return x * slope + Lanes<F>::kMagic; }
+    POOLSWAP_INLINE Vec<F> rest(Vec<F> x, Vec<F> exponent) const { return x * slope - (exponent - Lanes<F>::kMagic); }
     // NaN and infinities set bits; finite values do not.
     POOLSWAP_INLINE void watch_result(Vec<F> y) { outside |= (Bits<F>)(y - y); }
 
     POOLSWAP_INLINE Element<F> operator()(Vec<F> x) {
         const Vec<F> n = exponent(x), f = rest(x, n);
-        watch_exponent(n);
+        outside |= (Bits<F>)n ^ (Bits<F>)fill<F>(Lanes<F>::kMagicBase);
         return {n, exp2_fraction(f), f};
     }
 };
@@ -130,11 +137,13 @@ struct WindowSum {
     static POOLSWAP_INLINE WindowSum of(const Element<F> (&each)[kCount], const Vec<F> (&x)[kCount], const Average& average) {
         Vec<F> top = each[0].exponent;
 #pragma GCC unroll 8
-        for (int k = 1; k < kCount; ++k) top = larger<F>(top, each[k].exponent);
-        WindowSum sum{top, Vec<F>{}, Vec<F>{}};
+        for (int k = 1; k < kCount; ++k) top = higher<F>(top, each[k].exponent);
+        // Of many elements two sums: every addition waits for the one before it.
+        constexpr int kSums = kCount > 4 ? 2 : 1;
+        WindowSum sums[2] = {{top, Vec<F>{}, Vec<F>{}}, {top, Vec<F>{}, Vec<F>{}}};
 #pragma GCC unroll 8
-        for (int k = 0; k < kCount; ++k) sum.add(each[k], x[k], average);
-        return sum;
+        for (int k = 0; k < kCount; ++k) sums[k % kSums].add(each[k], x[k], average);
+        return {top, sums[0].weight + sums[1].weight, sums[0].moment + sums[1].moment};
     }
     // An element whose exponent is not above this sum's.
     POOLSWAP_INLINE void add(const Element<F>& element, Vec<F> x, const Average& average) {
@@ -143,16 +152,19 @@ struct WindowSum {
         moment += e * average.value(element, x, steps);
     }
     POOLSWAP_INLINE Vec<F> mean() const { return quotient(moment, weight); }
+    // In units of 2^`to`, which is not below this sum's exponent.
+    POOLSWAP_INLINE WindowSum at(Vec<F> to, const Average& average) const {
+        const Vec<F> steps = exponent - to, factor = power_of_two(steps);
+        if constexpr (Average::kCounted) return {to, factor * weight, factor * (moment + weight * average.moved(steps))};
+        return {to, factor * weight, factor * moment};
+    }
     // Another sum whose exponent is not above this one's.
     POOLSWAP_INLINE void add(const WindowSum& other, const Average& average) {
-        const Vec<F> steps = other.exponent - exponent;
-        weight += scaled(other.weight, steps);
-        if constexpr (Average::kCounted)
-            moment += scaled(other.moment + other.weight * average.moved(steps), steps);
-        else
-            moment += scaled(other.moment, steps);
+        const WindowSum moved = other.at(exponent, average);
+        weight += moved.weight;
+        moment += moved.moment;
     }
-    static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return larger<F>(a, b); }
+    static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return higher<F>(a, b); }
 };
 
 // The gradient that one window, or several over the same element, hand to an element. With N the window's exponent,
@@ -172,9 +184,9 @@ struct Share {
     }
     // Another share whose exponent is not below this one's.
     POOLSWAP_INLINE void add(const Share& other, const Average& average) {
-        const Vec<F> steps = exponent - other.exponent;
-        gradient += scaled(other.gradient, steps);
-        mean += scaled(other.mean - other.gradient * average.moved(steps), steps);
+        const Vec<F> steps = exponent - other.exponent, factor = power_of_two(steps);
+        gradient += factor * other.gradient;
+        mean += factor * (other.mean - other.gradient * average.moved(steps));
     }
     // dx of an element; what beta's gradient takes from it is added to average.learnt.
     POOLSWAP_INLINE Vec<F> hand_to(const Element<F>& element, Vec<F> x, Average& average) const {
@@ -183,7 +195,7 @@ struct Share {
         average.learn(e * deviation, x);
         return e * (deviation * average.rate() + gradient);
     }
-    static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return smaller<F>(a, b); }
+    static POOLSWAP_INLINE Vec<F> joint(Vec<F> a, Vec<F> b) { return lower<F>(a, b); }
 };
 
 // The sum of kCount sums, or shares.

@@ -105,14 +105,21 @@ POOLSWAP_INLINE Vec<float> scaled(Vec<float> value, Vec<float> steps) {
 POOLSWAP_INLINE Vec<double> scaled(Vec<double> value, Vec<double> steps) {
     return (Vec<double>)_mm512_maskz_scalef_pd(0xFF, (__m512d)value, (__m512d)steps);
 }
+template <class V>
+POOLSWAP_INLINE V power_of_two(V steps) {
+    using F = std::remove_reference_t<decltype(steps[0])>;
+    return scaled(fill<F>(F(1)), steps);
+}
 #else
 template <class V>
-POOLSWAP_INLINE V scaled(V value, V steps) {
-    using F = std::remove_reference_t<decltype(value[0])>;
+POOLSWAP_INLINE V power_of_two(V steps) {
+    using F = std::remove_reference_t<decltype(steps[0])>;
     constexpr F kZero = F(-Lanes<F>::kBias);  // as an exponent it makes the bits of 0
     const V power = larger<F>(steps, fill<F>(kZero)) + (Lanes<F>::kMagic + F(Lanes<F>::kBias));
-    return value * (V)((Bits<F>)power << Lanes<F>::kMantissa);
+    return (V)((Bits<F>)power << Lanes<F>::kMantissa);
 }
+template <class V>
+POOLSWAP_INLINE V scaled(V value, V steps) { return value * power_of_two(steps); }
 #endif
 
 // 1 / value for positive normal numbers, with an error of an ulp or so, and numerator / value, rounded as division does

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,13 +107,15 @@ def global_soft_pool(x: Tensor, axes: Sequence[int], keepdim: bool = False, beta
 
 
 # Symbolic sizes cannot be kept, so these serve eager calls alone.
-_make = lru_cache(maxsize=1024, typed=True)(Geometry.make)
-
-
 @lru_cache(maxsize=1024)
 def _place(geometry: Geometry, shape: tuple[int, ...], dtype: torch.dtype) -> Windows:
     _check(shape, dtype, geometry.dims)
     return Windows.place(geometry, shape[-geometry.dims :])
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _make_and_place(shape: tuple[int, ...], dtype: torch.dtype, dims: int, *layer: Any) -> Windows:
+    return _place(Geometry.make(dims, *layer), shape, dtype)
 
 
 def _pool(
@@ -125,21 +128,27 @@ def _pool(
     ceil_mode: bool,
     beta: Beta,
 ) -> Tensor:
+    layer = (kernel_size, stride, padding, dilation, ceil_mode)
     eager = is_eager(x)
-    sizes = (kernel_size, stride, padding, dilation)
-    try:
-        geometry = (_make if eager else Geometry.make)(dims, *sizes, ceil_mode)
-    except TypeError:  # a list, or another sequence that cannot be kept
-        geometry = Geometry.make(dims, *sizes, ceil_mode)
-    return _pool_windows(x, geometry, beta, eager)
+    if eager:
+        try:
+            windows = _make_and_place(x.shape, x.dtype, dims, *layer)
+        except TypeError:  # a list, or another sequence that cannot be kept
+            pass
+        else:
+            return _pool_eagerly(x, windows, beta)
+    return _pool_windows(x, Geometry.make(dims, *layer), beta, eager)
 
 
 def _pool_windows(x: Tensor, geometry: Geometry, beta: Beta, eager: bool) -> Tensor:
     if eager:
-        windows = _place(geometry, x.shape, x.dtype)
-        return eager_soft_pool(x, beta if isinstance(beta, Tensor) else _constant(beta, x.device), windows)
+        return _pool_eagerly(x, _place(geometry, x.shape, x.dtype), beta)
     check_input(x, geometry.dims)
     return observed_soft_pool(x, _as_tensor(beta, x), Windows.place(geometry, x.shape[-geometry.dims :]))
+
+
+def _pool_eagerly(x: Tensor, windows: Windows, beta: Beta) -> Tensor:
+    return eager_soft_pool(x, beta if isinstance(beta, Tensor) else _constant(beta, x.device), windows)
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,9 +63,9 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
         return reference.forward(x, beta, windows)
     call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
     y = torch.empty_like(call.output)
-    x = _arranged(x, call.layout)
+    x, betas = _arranged(x, call.layout), _doubles(beta)
     threads = _Threads.most() if call.shared else 1
-    _check(_library().poolswap_forward(call.address, _doubles(beta), x.data_ptr(), y.data_ptr(), threads))
+    _check(_library().poolswap_forward(call.address, betas.data_ptr(), x.data_ptr(), y.data_ptr(), threads))
     return y if call.layout is call.result else _laid_out(y, call.result)
 
 
@@ -89,18 +89,20 @@ def _backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, grad_beta
     call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
     x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)
     dx = torch.empty_like(x)
-    pointers = grad.data_ptr(), x.data_ptr(), dx.data_ptr(), grad_beta
+    betas = _doubles(beta)
+    pointers = betas.data_ptr(), grad.data_ptr(), x.data_ptr(), dx.data_ptr(), grad_beta
     threads = _Threads.most() if call.shared else 1
-    _check(_library().poolswap_backward(call.address, _doubles(beta), *pointers, threads))
+    _check(_library().poolswap_backward(call.address, *pointers, threads))
     return dx if call.layout is call.result else _laid_out(dx, call.result)
 
 
-def _doubles(beta: Tensor) -> Any:
-    """beta as the kernel takes it. Whoever holds this keeps its memory."""
-    if beta.dim() == 0:
-        return ctypes.byref(ctypes.c_double(beta.item()))
-    check_memory(beta)
-    return (ctypes.c_double * beta.numel())(*beta.flatten().tolist())
+def _doubles(beta: Tensor) -> Tensor:
+    """beta as the kernel takes it: dense, in float64, on the CPU."""
+    if beta.dim():
+        check_memory(beta)
+    if beta.dtype is torch.float64 and beta.is_cpu and beta.is_contiguous() and not beta.is_neg():
+        return beta
+    return beta.detach().to("cpu", torch.float64).contiguous().resolve_neg()
 
 
 def _arranged(x: Tensor, layout: torch.memory_format) -> Tensor:
