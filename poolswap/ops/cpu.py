@@ -61,12 +61,14 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
     if x.dtype not in _DTYPES:
         return reference.forward(x, beta, windows)
-    call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
-    y = torch.empty_like(call.output)
-    x, betas = _arranged(x, call.layout), _doubles(beta)
+    dense = x.is_contiguous()
+    call = _describe(x.dtype, x.shape, torch.contiguous_format if dense else layout_of(x), windows, beta.numel())
+    y, betas = torch.empty_like(call.output), _doubles(beta)
+    if not dense:
+        x = x.contiguous(memory_format=call.layout)
     threads = _Threads.most() if call.shared else 1
     _check(_library().poolswap_forward(call.address, betas.data_ptr(), x.data_ptr(), y.data_ptr(), threads))
-    return y if call.layout is call.result else _laid_out(y, call.result)
+    return y if call.layout is call.result else y.contiguous(memory_format=call.result)
 
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
@@ -86,14 +88,15 @@ def gradients(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> tuple[
 
 
 def _backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, grad_beta: int | None) -> Tensor:
-    call = _describe(x.dtype, x.shape, layout_of(x), windows, beta.numel())
-    x, grad = _arranged(x, call.layout), _arranged(grad, call.layout)
-    dx = torch.empty_like(x)
-    betas = _doubles(beta)
+    dense = x.is_contiguous()
+    call = _describe(x.dtype, x.shape, torch.contiguous_format if dense else layout_of(x), windows, beta.numel())
+    if not (dense and grad.is_contiguous()):
+        x, grad = (tensor.contiguous(memory_format=call.layout) for tensor in (x, grad))
+    dx, betas = torch.empty_like(x), _doubles(beta)
     pointers = betas.data_ptr(), grad.data_ptr(), x.data_ptr(), dx.data_ptr(), grad_beta
     threads = _Threads.most() if call.shared else 1
     _check(_library().poolswap_backward(call.address, *pointers, threads))
-    return dx if call.layout is call.result else _laid_out(dx, call.result)
+    return dx if call.layout is call.result else dx.contiguous(memory_format=call.result)
 
 
 def _doubles(beta: Tensor) -> Tensor:
@@ -103,17 +106,6 @@ def _doubles(beta: Tensor) -> Tensor:
     if beta.dtype is torch.float64 and beta.is_cpu and beta.is_contiguous() and not beta.is_neg():
         return beta
     return beta.detach().to("cpu", torch.float64).contiguous().resolve_neg()
-
-
-def _arranged(x: Tensor, layout: torch.memory_format) -> Tensor:
-    """x as the kernel sees it: a copy where it lies otherwise."""
-    if layout is torch.contiguous_format:
-        return x if x.is_contiguous() else x.contiguous()
-    return x.contiguous(memory_format=layout)
-
-
-def _laid_out(x: Tensor, layout: torch.memory_format) -> Tensor:
-    return x.contiguous(memory_format=layout)
 
 
 @lru_cache(maxsize=1024)
