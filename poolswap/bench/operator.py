@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ def _contestants(case: Case, compiled: bool) -> dict[str, Pool]:
         "two averages": lambda x: two_averages(x, case),
     }
     if compiled:
+        # Compiling warns of a CUDA toolkit without a GPU, which is no news of ours.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         torch.compiler.reset()
         optimised = torch.compile(lambda x: two_averages(x, case), dynamic=False)
         pools["two averages, compiled"] = optimised
