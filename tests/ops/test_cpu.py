@@ -415,11 +415,11 @@ def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
     shape = (2, 4, *windows[-1])
     out = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
     call = cpu._describe(dtype, x.shape, layout, Windows(*windows), 1)
-    library, threads, one = cpu._library(), 1, cpu._doubles(torch.ones(()))
+    library, threads, beta = cpu._library(), 1, torch.ones((), dtype=torch.float64)
     pointers = [t.data_ptr() or x.data_ptr() for t in (x, out)]
     for status in (
-        library.poolswap_forward(call.address, one, *pointers, threads),
-        library.poolswap_backward(call.address, one, pointers[1], pointers[0], pointers[0], None, threads),
+        library.poolswap_forward(call.address, beta.data_ptr(), *pointers, threads),
+        library.poolswap_backward(call.address, beta.data_ptr(), pointers[1], pointers[0], pointers[0], None, threads),
     ):
         with pytest.raises(ValueError, match=r"windows|size"):
             cpu._check(status)
@@ -429,7 +429,8 @@ def test_the_kernel_refuses_pointers_threads_and_types_it_cannot_use():
     x = torch.zeros(1, 1, 4, 4)
     windows = Windows((2, 2), (2, 2), (0, 0), (1, 1), (2, 2))
     call = cpu._describe.__wrapped__(x.dtype, x.shape, torch.contiguous_format, windows, 1)  # not the cached one
-    forward, at, one = cpu._library().poolswap_forward, x.data_ptr(), cpu._doubles(torch.ones(()))
+    beta = torch.ones((), dtype=torch.float64)
+    forward, at, one = cpu._library().poolswap_forward, x.data_ptr(), beta.data_ptr()
     given = [(None, one, at, at, 1), (call.address, None, at, at, 1), (call.address, one, None, at, 1)]
     assert [forward(*arguments) for arguments in given] == [3, 3, 3]
     assert forward(call.address, one, at + 1, at, 1) == 3
