@@ -152,12 +152,18 @@ def write(path: Path, tensors: Mapping[str, Tensor], manifest: Manifest, *, forc
     for field, value in _numbers(manifest.model_dump()):
         if not math.isfinite(value):
             raise CheckError(f"{field} is {value}: a checkpoint keeps finite numbers only", "save a healthy model")
-    metadata = {"format": "pt", _KEY: manifest.model_dump_json(exclude_defaults=True)}
-    if _too_long(metadata[_KEY]):
+    text = manifest.model_dump_json(exclude_defaults=True)
+    if _too_long(text):
         raise InputError("the plan, recipe and example are too large for a checkpoint", "give a smaller example=")
-    metadata[_DIGEST] = _metadata_digest(metadata)
+    metadata = metadata_of(text)
     with atomic_path(path, force=force) as temporary:
         save_tensors(tensors, temporary, metadata)
+
+
+def metadata_of(manifest: str) -> dict[str, str]:
+    """What a safetensors file says of itself: the manifest in JSON, and the digest that shows a change."""
+    metadata = {"format": "pt", _KEY: manifest}
+    return {**metadata, _DIGEST: _metadata_digest(metadata)}
 
 
 def _too_long(text: str) -> bool:

@@ -157,8 +157,10 @@ def ablate(
         raise InputError("--base gives the weights already", "leave out --checkpoint and --pretrained")
     if from_scratch and adapt:
         raise InputError("--from-scratch is an --adapt of its own", "give one of them: --adapt scratch,finetune")
-    of_folder = confirm or (detect is not None and model is None)
-    fields = Study.fields(folder / "study.yaml" if of_folder and study is None else study)
+    of_folder = study is None and (confirm or (detect is not None and model is None))
+    if of_folder:
+        RunFolder(folder).study()  # says in words where there is none
+    fields = Study.fields(folder / "study.yaml" if of_folder else study)
     for name in ("recipe", "transform", "model_args", "running"):
         if not isinstance(fields.get(name, {}), dict):
             raise InputError(f"the study's {name} is no list of fields", f"write for example {name}: {{key: value}}")

@@ -170,6 +170,7 @@ def convert(
     from poolswap.convert import check_outputs, convert_model
     from poolswap.errors import InputError
     from poolswap.files import check_writable, write_text
+    from poolswap.load import checkpoint_of
     from poolswap.operators.registry import parse_operator
     from poolswap.surgery.conv_cost import conv_costs
     from poolswap.surgery.plan import Plan, make_plan
@@ -201,7 +202,8 @@ def convert(
 
         check_data(data)
     place = source.place
-    net, spec = weights.load(model, seed=seed or 0)
+    planned = plan.input_size if plan and weights.size is None and checkpoint_of(model) is None else None
+    net, spec = weights.load(model, seed=seed or 0, **({"input_size": planned} if planned else {}))
     inputs = example_of(example)
     if plan is None:
         plan = make_plan(

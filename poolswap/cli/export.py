@@ -64,11 +64,14 @@ def export(
     """Write a checkpoint for another runtime, and run it there."""
     from poolswap.adapt import check_data, load_data, make_loader
     from poolswap.checkpoint import load_checkpoint
+    from poolswap.errors import InputError
     from poolswap.export import Images, check_export, default_path, export_model
 
     target = path or default_path(checkpoint, form, int8=int8 is not None)
     options = {"opset": opset, "dynamic_size": dynamic_size, "fused": fused, "branch": branch}
     written = check_export(target, form, force=force, int8=int8 is not None, **options)
+    if target.resolve() == checkpoint.resolve():
+        raise InputError(f"{target} is the checkpoint itself, which would be lost", "name another file with -o")
     if int8:
         check_data(int8)
     model, manifest = load_checkpoint(checkpoint, trust_code=trust_code)

@@ -193,6 +193,7 @@ class Source:
         from poolswap.manifest import read_manifest
         from poolswap.models.userfile import split_reference, takes_argument
         from poolswap.surgery.plan import Plan
+        from poolswap.surgery.sites import find_pools
 
         check_data(data, splits=splits)  # before the model is built
         own = checkpoint_of(model)
@@ -201,6 +202,8 @@ class Source:
             options["num_classes"] = self.data(data, splits=splits).num_classes
         net, spec = architecture.load(model, **options)
         manifest = read_manifest(own) if own else None
+        # Raises in words where the model does not take its input size.
+        find_pools(net, spec.input_size, example=manifest.inputs if manifest else None)
         plan = manifest.plan if manifest else Plan(model=spec.reference, input_size=spec.input_size)
         plan.run_files()  # as loading it did
         images = self.data(data, input_size=spec.input_size, model=net, num_classes=spec.num_classes, splits=splits)

@@ -18,11 +18,11 @@ from poolswap.errors import CheckError, InputError, first_line
 from poolswap.export.formats import Format, find_format
 from poolswap.export.int8 import Images, Int8, judge, quantize
 from poolswap.export.job import Job
-from poolswap.export.parity import TOLERANCE, Parity, measure_parity
+from poolswap.export.parity import LONGER, TOLERANCE, Parity, measure_parity
 from poolswap.export.speed import Speed, measure_speed
 from poolswap.export.timm_folder import WEIGHTS
 from poolswap.files import check_writable, exists_already, partial_folder, put
-from poolswap.inputs import evaluating, fitted, make_inputs
+from poolswap.inputs import evaluating, fitted, make_inputs, outputs_of
 from poolswap.manifest import Manifest, read_manifest
 from poolswap.surgery.swap import restore
 from poolswap.versions import versions
@@ -108,6 +108,7 @@ def export_model(
     with evaluating(model), _folder_for(path, form, force=force) as folder:
         arguments = _arguments(model, manifest, dynamic_size=dynamic_size)
         job = Job(model, manifest, arguments, opset, dynamic_size, fused, branch)
+        _check_sizes(job)
         draft = folder / path.name
         form.write(job, draft)
         parity = _verified(form, job, draft, allowed) if verify else []
@@ -126,6 +127,18 @@ def export_model(
         beside = report.model_copy(update={"path": path.name})
         (folder / f"{path.name}.json").write_text(beside.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _check_sizes(job: Job) -> None:
+    """Raise InputError where sizes are to vary, and the model itself takes one alone."""
+    if job.dynamic_size:
+        try:
+            outputs_of(job.model, (job.resized(2, longer=LONGER), {}))
+        except Exception as error:
+            raise InputError(
+                f"{job.manifest.model.reference} does not run {LONGER} longer than its input size: {first_line(error)}",
+                "leave out dynamic_size=True",
+            ) from error
 
 
 def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Parity]:

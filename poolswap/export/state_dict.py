@@ -12,6 +12,7 @@ from torch import Tensor
 from poolswap.export.job import Arguments, Job, Runner
 from poolswap.files import save_tensors, torch_save
 from poolswap.inputs import outputs_of
+from poolswap.manifest import metadata_of
 
 
 def write(job: Job, path: Path) -> None:
@@ -20,7 +21,7 @@ def write(job: Job, path: Path) -> None:
     if path.suffix == ".pt":
         torch_save(tensors, path)
     else:
-        save_tensors(tensors, path, {"format": "pt", **job.metadata})
+        save_tensors(tensors, path, metadata_of(job.metadata["poolswap"]))
 
 
 def runner(job: Job, path: Path) -> Runner:

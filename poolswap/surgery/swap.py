@@ -192,4 +192,5 @@ def _neighbour(model: nn.Module, path: str) -> torch.Tensor | None:
 
 
 def _line(module: nn.Module) -> str:
-    return " ".join(repr(module).split())
+    geometry = geometry_of(module) if is_pool_module(module) else None
+    return f"{type(module).__name__} {geometry}" if geometry else type(module).__name__

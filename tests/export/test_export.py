@@ -440,3 +440,46 @@ def test_the_table_names_each_format_once():
     for name, form in FORMATS.items():
         assert find_format(name) is form
         assert (form.extra is None) == (not form.needs)
+
+
+@pytest.fixture(scope="module")
+def rigid(tmp_path_factory):
+    """A checkpoint of a network that takes one size alone, for its classifier is made for that map."""
+    folder = tmp_path_factory.mktemp("rigid")
+    made = "nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 2))"
+    (folder / "net.py").write_text(f"from torch import nn\ndef net():\n    return {made}\n")
+    path = folder / "soft.safetensors"
+    assert main(["convert", f"{folder / 'net.py'}:net", "--input-size", "3,4,4", "-o", str(path)]) == 0
+    return path
+
+
+def test_sizes_that_the_model_does_not_take_are_refused_in_words(rigid, capsys):
+    assert main(["export", str(rigid), "--to", "pt2", "--dynamic-size", "--trust-code"]) == 2
+    said = capsys.readouterr().err
+    assert "longer than its input size" in said
+    assert "leave out --dynamic-size" in said
+    assert names(rigid.parent) == ["net.py", "soft.safetensors"]
+
+
+def test_bare_weights_verify_as_the_checkpoint_does(rigid, tmp_path, monkeypatch):
+    monkeypatch.chdir(rigid.parent)  # files that are given away name no folders
+    path = str(tmp_path / "bare.safetensors")
+    assert main(["export", str(rigid), "--to", "state-dict", "-o", path, "--trust-code"]) == 0
+    assert main(["verify", path, "--trust-code"]) == 0
+
+
+def test_an_export_never_replaces_the_checkpoint_that_it_is_made_of(rigid, capsys):
+    before = rigid.read_bytes()
+    assert main(["export", str(rigid), "--to", "state-dict", "-o", str(rigid), "--trust-code", "--force"]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+    assert rigid.read_bytes() == before
+
+
+def test_a_plan_brings_its_input_size(rigid, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    net = f"{rigid.parent / 'net.py'}:net"
+    assert main(["convert", net, "--input-size", "3,4,4", "--plan-out", "plan.yaml", "--dry-run"]) == 0
+    assert main(["convert", net, "--plan", "plan.yaml", "-o", "soft.safetensors"]) == 0
+    assert main(["finetune", net, "--data", "digits", "--epochs", "1", "-o", "run"]) == 2
+    assert "cannot run on an input of size 3,224,224" in capsys.readouterr().err
+    assert not Path("run").exists()

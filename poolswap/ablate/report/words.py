@@ -48,13 +48,14 @@ def sentence(row: Row, summary: Summary) -> str:
             return f"{what}: {row.seeds} of {row.seeds + row.missing} seeds, and a verdict takes all."
         why = "the control is missing; poolswap report PART1 PART2 merges shards" if row.seeds else "no result yet"
         return f"{what}: {why}."
-    rest = "" if summary.family.rows == 1 else f" beside {summary.family.rows - 1} other rows"
+    others = summary.family.rows - 1
+    rest = f" beside {others} other row{'s' * (others > 1)}" if others > 0 else ""
     text = (
         f"{what}: top-1 {found.delta:+.2f} points against the control, from {found.joint_low:+.2f} to "
         f"{found.joint_high:+.2f}{rest}."
     )
     if found.joint_verdict is Verdict.OPEN:
-        text += f" {found.joint_detectable:.2f} points would have been seen 80% of the time."
+        text += f" {_points(found.joint_detectable).capitalize()} would have been seen 80% of the time."
     other = [f"{MEASURES[name].title} is {c.joint_verdict}" for name, c in row.compared.items() if _decided(name, c)]
     return text + (f" Its {', its '.join(other)}." if other else "")
 
@@ -126,6 +127,11 @@ def caveat(summary: Summary) -> str:
     return text
 
 
+def _points(difference: float) -> str:
+    """A difference of top-1, as far as there can be one."""
+    return f"{difference:.2f} points" if difference < 100 else "no difference"
+
+
 def power(summary: Summary) -> list[str]:
     """By adaptation, the smallest difference that its rows could have seen."""
     lines = []
@@ -133,5 +139,5 @@ def power(summary: Summary) -> list[str]:
         found = [row.top1_compared.detectable for row in summary.rows if row.adapt == adapt and row.top1_compared]
         if found:
             middle = sorted(found)[len(found) // 2]
-            lines.append(f"{ADAPTED[adapt]}, a row alone shows {middle:.2f} points 80% of the time")
+            lines.append(f"{ADAPTED[adapt]}, a row alone shows {_points(middle)} 80% of the time")
     return lines
