@@ -78,8 +78,9 @@ class Settings(BaseModel):
     def _hint(cls, name: int | str | None = None) -> str:
         """An example of the field of this name, its own or its default, or else of any field."""
         field = cls.model_fields.get(str(name))
-        examples = field.examples or [field.get_default()] if field is not None and not field.is_required() else []
-        written = next((json.dumps(value, default=list) for value in examples if value), None)
+        examples = field.examples or [field.default] if field is not None else []
+        plain = (str, int, float, tuple, dict)
+        written = next((json.dumps(value) for value in examples if value and isinstance(value, plain)), None)
         return f"write for example {name}: {written}" if written else f"write for example {cls.example}"
 
 

@@ -151,6 +151,7 @@ def test_one_base_is_no_two_seeds():
         ({"seeds": "five"}, "seeds: must be a list", "seeds: [0, 1, 2, 3, 4]"),
         ({"seeds": -1}, "seeds: is empty", "seeds: [0, 1, 2, 3, 4]"),
         ({"operators": {"soft": 1}}, "operators: must be a list", 'operators: ["soft"]'),
+        ({"transform": 3}, "transform: must be fields with values", "model: resnet18"),
         ({"margin": float("nan")}, "margin: must be a finite number", "margin: 0.5"),
         ({"until": "width < 2"}, "until: must be fields with values", 'until: {"width": 2, "first": 5, "most": 20}'),
     ],
