@@ -8,8 +8,6 @@
 
 namespace poolswap::POOLSWAP_ISA {
 
-inline bool is_disjoint(const Problem& p) { return p.d.disjoint() && p.h.disjoint() && p.w.disjoint(); }
-
 // A sum of many sums that loses no more than its last bit.
 template <Pass kPass, class F>
 struct LongSum {
@@ -51,10 +49,13 @@ struct DisjointWindow {
                 fn(x.row(slice, row) + columns.begin * x.pixel_pitch, slice, row);
     }
 
-    // The window's sum in each of kPieces vectors of lanes.
+    POOLSWAP_INLINE int64_t size() const { return slices.size() * rows.size() * columns.size(); }
+
+    // The window's sum in each of kPieces vectors of lanes. Backward, the powers of its last kPart or fewer elements are
+    // kept in `powers`, kPieces vectors for each.
     template <Pass kPass, int kPieces>
     POOLSWAP_INLINE void sum(PieceOf<kPass, F> (&pieces)[kPieces], WindowSum<kPass, F> (&sums)[kPieces],
-                             Ahead<F, false>& ahead) const {
+                             Ahead<F, false>& ahead, Vec<F>* powers) const {
         const int64_t width = columns.size();
         LongSum<kPass, F> all[kPieces];
         int64_t terms = 0;
@@ -71,25 +72,27 @@ struct DisjointWindow {
             for (int64_t c = 0; c < width; c += kPart) {
                 const int64_t count = least(kPart, width - c);
                 if (terms + count > kPart) start_part(false);
-                add<kBlock>(from + c * x.pixel_pitch, count, pieces, sums, ahead);
+                add<kBlock>(from + c * x.pixel_pitch, count, pieces, sums, ahead, powers, terms);
                 terms += count;
             }
         });
-        if (slices.size() * rows.size() * width <= kPart) return;
+        if (size() <= kPart) return;
         start_part(false);
 #pragma GCC unroll 4
         for (int k = 0; k < kPieces; ++k) sums[k] = all[k].sum;
     }
 
-  private:
     static constexpr int64_t kPart = 64;  // terms that are added up without compensation
+
+  private:
     static constexpr int kBlock = POOLSWAP_VECTOR_BYTES == 64 ? 8 : 4;  // elements that fit into registers
 
     // Adds `count` elements, in blocks of kSize first. What lies in one line of the cache is read together.
     template <int kSize, Pass kPass, int kPieces>
     POOLSWAP_INLINE void add(const F* from, int64_t count, PieceOf<kPass, F> (&pieces)[kPieces],
-                             WindowSum<kPass, F> (&sums)[kPieces], Ahead<F, false>& ahead) const {
-        for (; count >= kSize; count -= kSize, from += kSize * x.pixel_pitch) {
+                             WindowSum<kPass, F> (&sums)[kPieces], Ahead<F, false>& ahead, Vec<F>* powers,
+                             int64_t terms) const {
+        for (; count >= kSize; count -= kSize, terms += kSize, from += kSize * x.pixel_pitch) {
 #pragma GCC unroll 4
             for (int k = 0; k < kPieces; ++k) {
                 Element<F> each[kSize];
@@ -99,12 +102,13 @@ struct DisjointWindow {
                 for (int i = 0; i < kSize; ++i) {
                     values[i] = load(from + i * x.pixel_pitch + pieces[k].offset);
                     each[i] = pieces[k].encode(values[i]);
+                    if constexpr (kPass != Pass::kForward) powers[(terms + i) * kPieces + k] = each[i].power;
                 }
                 const auto block = WindowSum<kPass, F>::of(each, values, pieces[k].average);
                 sums[k] = joined<WindowSum<kPass, F>, 2>({sums[k], block}, pieces[k].average);
             }
         }
-        if constexpr (kSize > 1) add<kSize / 2>(from, count, pieces, sums, ahead);
+        if constexpr (kSize > 1) add<kSize / 2>(from, count, pieces, sums, ahead, powers, terms);
     }
 };
 
@@ -154,9 +158,9 @@ class Disjoint {
     // Calls put(piece, sum of the window) for every piece.
     template <Pass kPass, int kPieces, class Put>
     static POOLSWAP_INLINE void each_sum(const DisjointWindow<F>& whole, PieceOf<kPass, F> (&pieces)[kPieces],
-                                         Ahead<F, false>& ahead, Put&& put) {
+                                         Ahead<F, false>& ahead, Vec<F>* powers, Put&& put) {
         WindowSum<kPass, F> sums[kPieces];
-        whole.sum(pieces, sums, ahead);
+        whole.sum(pieces, sums, ahead, powers);
 #pragma GCC unroll 2
         for (int k = 0; k < kPieces; ++k) put(pieces[k], sums[k]);
     }
@@ -176,7 +180,7 @@ class Disjoint {
     }
 
   public:
-    static bool forward(ForwardTile<F> tile) {
+    static bool forward(ForwardTile<F>& tile) {
         using Piece = PieceOf<Pass::kForward, F>;
         const Problem& p = tile.p;
         Bits<F> outside{};
@@ -207,7 +211,7 @@ class Disjoint {
                 each_line(tile, [&](auto& pieces) POOLSWAP_LAMBDA {
                     Ahead<F, false> x_ahead(x, slices.begin, rows.end, pieces[0].index * rows.size() * p.w.in);
                     for (int64_t j = paired; j < p.w.out; ++j)
-                        each_sum(DisjointWindow<F>{x, slices, rows, window(p.w, j)}, pieces, x_ahead,
+                        each_sum(DisjointWindow<F>{x, slices, rows, window(p.w, j)}, pieces, x_ahead, nullptr,
                                  [&](Piece& piece, const auto& sum) POOLSWAP_LAMBDA { put(piece, j, sum); });
                     for (const Piece& piece : pieces) outside |= piece.encode.outside;
                 });
@@ -218,7 +222,7 @@ class Disjoint {
     }
 
     template <Pass kPass>
-    static bool backward(BackwardTile<kPass, F> tile) {
+    static bool backward(BackwardTile<kPass, F>& tile) {
         using Piece = PieceOf<kPass, F>;
         const Problem& p = tile.p;
         Bits<F> outside{};
@@ -279,10 +283,16 @@ class Disjoint {
                     int64_t terms = 0;
                     for (int64_t j = paired; j < p.w.out; ++j) {
                         const DisjointWindow<F> all{x, slices, rows, window(p.w, j)};
-                        Share<kPass, F> shares[std::extent_v<std::remove_reference_t<decltype(pieces)>>], *next = shares;
-                        each_sum(all, pieces, x_ahead,
+                        constexpr int kPieces = std::extent_v<std::remove_reference_t<decltype(pieces)>>;
+                        Share<kPass, F> shares[kPieces], *next = shares;
+                        Vec<F> powers[DisjointWindow<F>::kPart * kPieces];
+                        const bool kept = all.size() <= DisjointWindow<F>::kPart;
+                        int64_t passed = 0;
+                        each_sum(all, pieces, x_ahead, powers,
                                  [&](Piece& piece, const auto& sum) POOLSWAP_LAMBDA { *next++ = share_of(piece, j, sum); });
                         all.each_row([&](const F* from, int64_t slice, int64_t row) POOLSWAP_LAMBDA {
+                            const Vec<F>* power = powers + (kept ? passed * kPieces : 0);
+                            passed += all.columns.size();
                             if (!own(slice, row)) return;
                             F* to = dx.row(slice, row) + all.columns.begin * dx.pixel_pitch;
                             for (int64_t c = 0; c < all.columns.size(); ++c, from += x.pixel_pitch, to += dx.pixel_pitch) {
@@ -290,7 +300,8 @@ class Disjoint {
                                 for (Piece& piece : pieces) {
                                     dx_ahead.template step<1>();
                                     const Vec<F> value = load(from + piece.offset);
-                                    const auto element = Encoder<F>(piece.encode)(value);
+                                    Encoder<F> encode = piece.encode;
+                                    const auto element = kept ? encode.with_power(value, *power++) : encode(value);
                                     store(to + piece.offset, share++->hand_to(element, value, piece.average));
                                 }
                                 if (++terms % 64 == 0)

@@ -23,13 +23,13 @@ namespace poolswap::POOLSWAP_ISA {
 enum class Kernel { kDisjoint, kThreeByOne, kThreeByTwo, kSeparable };
 
 inline Kernel choose(const Problem& p) {
-    if (is_disjoint(p)) return Kernel::kDisjoint;
+    if (p.disjoint()) return Kernel::kDisjoint;
     if (is_three(p)) return p.h.stride == 1 ? Kernel::kThreeByOne : Kernel::kThreeByTwo;
     return Kernel::kSeparable;
 }
 
 template <class F>
-bool run(Kernel kernel, const ForwardTile<F>& tile) {
+bool run(Kernel kernel, ForwardTile<F>& tile) {
     switch (kernel) {
         case Kernel::kDisjoint:
             return Disjoint<F>::forward(tile);
@@ -44,7 +44,7 @@ bool run(Kernel kernel, const ForwardTile<F>& tile) {
 }
 
 template <Pass kPass, class F>
-bool run(Kernel kernel, const BackwardTile<kPass, F>& tile) {
+bool run(Kernel kernel, BackwardTile<kPass, F>& tile) {
     switch (kernel) {
         case Kernel::kDisjoint:
             return Disjoint<F>::backward(tile);
@@ -210,10 +210,10 @@ class Driver {
         return run_tiles(tiling.count(), threads, largest(tiling, bytes_of), [&](int64_t index, Arena arena) {
             const Tile t = tiling.tile(index);
             const Range input_d = p.d.inputs_of(t.d), input_h = p.h.inputs_of(t.h);
-            auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
-            auto to = Rows<F>::output(y, t.group, t.d, t.h, arena);
-            const auto own = betas_of(all_betas, t.group);
-            const ForwardTile<F> tile{p, own, pieces, t.d, t.h, input_d, input_h, from, to, arena};
+            // Built where it stays: small planes make tiny tiles, which copies of it would cost a tenth of their time.
+            ForwardTile<F> tile{p, betas_of(all_betas, t.group), pieces, t.d, t.h, input_d, input_h,
+                                Rows<F>::input(x, t.group, input_d, input_h, arena),
+                                Rows<F>::output(y, t.group, t.d, t.h, arena), arena};
             if (!(kFused && run(kernel, tile))) Exact<F>::forward(tile);
         });
     }
@@ -251,14 +251,13 @@ class Driver {
             const Range input_d = inputs_of(p.d, output_d, t.d), input_h = inputs_of(p.h, output_h, t.h);
             F* const centres = arena.take<F>(lanes);
             if (kLearns) x.centres(p, pieces, t.group, centres);
-            auto from = Rows<F>::input(x, t.group, input_d, input_h, arena);
-            auto grad = Rows<F>::input(g, t.group, output_d, output_h, arena);
-            auto to = Rows<F>::output(dx, t.group, t.d, t.h, arena);
-            const auto own = betas_of(all_betas, t.group);
             double* const sums = learnt + index * lanes;
             set_all(sums, 0.0, lanes);
-            const BackwardTile<kPass, F> tile{p,       own,     pieces, t.d,  t.h, output_d, output_h,
-                                              input_d, input_h, from,   grad, to,  arena,    centres,  sums};
+            BackwardTile<kPass, F> tile{p, betas_of(all_betas, t.group), pieces, t.d, t.h, output_d, output_h,
+                                        input_d, input_h,
+                                        Rows<F>::input(x, t.group, input_d, input_h, arena),
+                                        Rows<F>::input(g, t.group, output_d, output_h, arena),
+                                        Rows<F>::output(dx, t.group, t.d, t.h, arena), arena, centres, sums};
             if (kFused && run(kernel, tile)) return;
             set_all(sums, 0.0, lanes);
             Exact<F>::backward(tile);

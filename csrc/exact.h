@@ -92,7 +92,7 @@ class Exact {
     }
 
   public:
-    static void forward(ForwardTile<F> tile) {
+    static void forward(ForwardTile<F>& tile) {
         tile.x.fetch_all(tile.input_d);
         for (int64_t piece = 0; piece < tile.pieces.count; ++piece) {
             const int64_t offset = tile.pieces.template offset<F>(piece);
@@ -110,7 +110,7 @@ class Exact {
     }
 
     template <Pass kPass>
-    static void backward(BackwardTile<kPass, F> tile) {
+    static void backward(BackwardTile<kPass, F>& tile) {
         const LaneView<F> dx = tile.dx.view;
         tile.x.fetch_all(tile.input_d);
         tile.g.fetch_all(tile.output_d);

@@ -58,6 +58,8 @@ struct Axis {
 struct Problem {
     int64_t planes, channels;
     Axis d, h, w;
+
+    bool disjoint() const { return d.disjoint() && h.disjoint() && w.disjoint(); }
 };
 
 // What one thread works on at a time: forward the outputs to compute, backward the inputs whose gradient is computed,

@@ -198,7 +198,7 @@ class Separable {
                Arena::bytes<Element<F>>(input_d.size() * input_h.size() * p.w.in);
     }
 
-    static bool forward(ForwardTile<F> tile) {
+    static bool forward(ForwardTile<F>& tile) {
         const Problem& p = tile.p;
         using Sum = WindowSum<Pass::kForward, F>;
         const AxisTile d{p.d, tile.input_d, tile.d}, h{p.h, tile.input_h, tile.h}, w = whole_row(p);
@@ -229,7 +229,7 @@ class Separable {
     }
 
     template <Pass kPass>
-    static bool backward(BackwardTile<kPass, F> tile) {
+    static bool backward(BackwardTile<kPass, F>& tile) {
         const Problem& p = tile.p;
         using Sum = WindowSum<kPass, F>;
         using Part = Share<kPass, F>;

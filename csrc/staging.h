@@ -109,8 +109,8 @@ class Staged {
     }
 
     static bool is_in_place(const Problem& p) { return kChannelsLast && kSame<T, F> && p.channels >= kCount; }
-    // Of a tile: copies should stay in the cache of a core.
-    static int64_t most_elements(const Problem& p) { return is_in_place(p) ? 262144 : 32768; }
+    // Of a tile: copies should stay in the cache of a core, the nearest one where windows repeat nothing at the seams.
+    static int64_t most_elements(const Problem& p) { return is_in_place(p) ? 262144 : p.disjoint() ? 8192 : 32768; }
     static int64_t groups(const Problem& p) { return kChannelsLast ? p.planes : ceil_div(p.planes, kCount); }
     static Pieces pieces(const Problem& p) {
         if (!kChannelsLast) return {1, 0};

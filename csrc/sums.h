@@ -51,6 +51,11 @@ struct Encoder {
     // NaN and infinities set bits; finite values do not.
     POOLSWAP_INLINE void watch_result(Vec<F> y) { outside |= (Bits<F>)(y - y); }
 
+    // An element whose power was kept.
+    POOLSWAP_INLINE Element<F> with_power(Vec<F> x, Vec<F> power) const {
+        const Vec<F> n = exponent(x);
+        return {n, power, rest(x, n)};
+    }
     POOLSWAP_INLINE Element<F> operator()(Vec<F> x) {
         const Vec<F> n = exponent(x), f = rest(x, n);
         outside |= (Bits<F>)n ^ (Bits<F>)fill<F>(Lanes<F>::kMagicBase);

@@ -65,9 +65,7 @@ struct ThreeRows {
         for (int r = 0; r < 3; ++r) {
             x[r] = load(rows[r].x + c * pixel_pitch);
             if (r < kOld) {
-                each[r].exponent = encode.exponent(x[r]);
-                each[r].power = load(rows[r].power + c * kCount);
-                each[r].rest = encode.rest(x[r], each[r].exponent);
+                each[r] = encode.with_power(x[r], load(rows[r].power + c * kCount));
             } else {
                 each[r] = encode(x[r]);
                 if (r >= 3 - kKeep) store(rows[r].power + c * kCount, each[r].power);
@@ -167,7 +165,7 @@ class ThreeForward : Three<kStride, F, ForwardTile<F>> {
   public:
     static int64_t bytes(const Problem& p, Pieces pieces) { return KeptRows<F>::bytes(p, pieces.count); }
 
-    static bool run(ForwardTile<F> tile) {
+    static bool run(ForwardTile<F>& tile) {
         ThreeForward pool(tile);
         for (int64_t d = tile.d.begin; d < tile.d.end; ++d) {
             pool.encoded = 0;
@@ -245,8 +243,8 @@ class ThreeBackward : Three<kStride, F, BackwardTile<kPass, F>> {
         auto average = tile.average(piece), average_edge = average;
         const Axis w = p.w;
         const auto write_by = [&](int64_t c, const Part& share, auto& averaged) POOLSWAP_LAMBDA {
-            const Vec<F> x = load(elements.x + c * x_pitch), n = encode.exponent(x);
-            const Element<F> element{n, load(elements.power + c * kCount), encode.rest(x, n)};
+            const Vec<F> x = load(elements.x + c * x_pitch);
+            const auto element = encode.with_power(x, load(elements.power + c * kCount));
             store(dx + c * dx_pitch, share.hand_to(element, x, averaged));
         };
         const auto write = [&](int64_t c, const Part& share) POOLSWAP_LAMBDA { write_by(c, share, average); };
@@ -289,7 +287,7 @@ class ThreeBackward : Three<kStride, F, BackwardTile<kPass, F>> {
         return KeptRows<F>::bytes(p, pieces.count) + Arena::bytes<Part>(share_count(p, pieces.count));
     }
 
-    static bool run(BackwardTile<kPass, F> tile) {
+    static bool run(BackwardTile<kPass, F>& tile) {
         ThreeBackward pool(tile);
         const Axis& axis = tile.p.h;
         for (int64_t d = tile.d.begin; d < tile.d.end; ++d) {
