@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from torch import Tensor
+
 Size = int | Sequence[int]
 
 _LARGEST = 2**31 - 1  # torch's pools count in 32 bits
@@ -111,7 +113,7 @@ class Geometry:
             if self.ceil_mode and s + after > e and (out - 1) * s >= n + before:  # the first is a fact of the layer
                 out -= 1
             sizes.append(out)
-        known = (size for size in (*input_size, *sizes) if not hasattr(size, "dtype"))  # TorchScript's are tensors
+        known = (size for size in (*input_size, *sizes) if not isinstance(size, Tensor))  # TorchScript's are tensors
         if any(size < 1 for size in known):
             raise ValueError(f"no window fits: input size {tuple(input_size)} with {self} gives {tuple(sizes)}")
         return tuple(before for before, _ in placed), tuple(sizes)

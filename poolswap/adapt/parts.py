@@ -53,6 +53,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_
             step_on_epochs=False,
             updates_per_epoch=updates_per_epoch,
         )
+        if schedule is None and recipe.sched != "none":  # newer versions of timm refuse what they do not have
+            raise ValueError(recipe.sched)
     except (ValueError, AssertionError) as error:
         hint = nearest(recipe.sched, _SCHEDULES) or f"one of {', '.join(_SCHEDULES)}"
         reason = first_line(error) if recipe.sched in _SCHEDULES else "timm has no such schedule"

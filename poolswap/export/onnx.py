@@ -39,9 +39,11 @@ def write(job: Job, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise InputError(
-            f"the model has no ONNX form: {first_line(error)}", "try another opset, or the format pt2"
-        ) from error
+        reason = error  # the exporter's own first line says which step failed, its cause why
+        while isinstance(reason.__cause__, Exception):
+            reason = reason.__cause__
+        hint = "leave out branch=True" if job.branch else "try another opset, or the format pt2"
+        raise InputError(f"the model has no ONNX form: {first_line(reason)}", hint) from error
 
 
 def _numbered(name: str, count: int) -> list[str]:

@@ -25,12 +25,17 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     """
     # A named dimension would refuse the sizes that are too small for the model; DYNAMIC leaves them to the runtime.
     spatial = Dim.DYNAMIC if job.dynamic_size else Dim.STATIC
-    batch = Dim("batch")
+    batch = Dim("batch", max=2**31 - 1)  # torch 2.7 refuses one without a bound
     sizes = [{0: batch, **dict.fromkeys(range(2, x.dim()), spatial)} for x in job.arguments]
     shapes = dict(signature(job.model.forward).bind(*sizes).arguments)
     try:
         with quiet(), torch.no_grad():
-            exported: ExportedProgram = torch.export.export(job.model, job.arguments, dynamic_shapes=shapes)
+            exported: ExportedProgram = torch.export.export(
+                job.model,
+                job.arguments,
+                dynamic_shapes=shapes,
+                strict=False,  # as newer versions of torch do by themselves
+            )
             made = exported if fused else in_standard_operators(exported, branch=job.branch)
             forget_source(made.graph_module)
             return made

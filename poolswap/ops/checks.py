@@ -46,7 +46,8 @@ def check_beta(beta: Tensor, shape: Sequence[int], windows: Windows) -> None:
     """Raises ValueError unless beta has one element, or one a channel of an input of this shape."""
     if beta.dim() == 0 or beta.numel() == 1:
         return
-    channels = shape[-windows.dims - 1] if len(shape) > windows.dims else None
+    dims = len(windows.kernel_size)  # torch 2.7 compiles no property of a NamedTuple
+    channels = shape[-dims - 1] if len(shape) > dims else None
     if beta.dim() != 1 or beta.shape[0] != channels:
         raise ValueError(f"beta has one element or one for each of {channels} channels, not shape {tuple(beta.shape)}")
 

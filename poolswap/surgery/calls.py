@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from timm.layers.adaptive_avgmax_pool import FastAdaptiveAvgPool, FastAdaptiveMaxPool
@@ -27,8 +27,8 @@ _ADAPTIVE = ("output_size", "return_indices")
 _REDUCE = ("dim", "keepdim")
 
 
-@dataclass(frozen=True)
-class PoolingFunction:
+# No dataclass: torch 2.7 compiles no call of a field of one.
+class PoolingFunction(NamedTuple):
     """One function of torch: its name in the field's spelling, what it computes, and its parameters after the input."""
 
     name: str

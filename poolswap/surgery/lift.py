@@ -96,7 +96,7 @@ def unlift(owner: nn.Module) -> None:
 
 def is_lifted(module: nn.Module) -> bool:
     """Whether the module's functional pooling calls run through children."""
-    return vars(module).get("_lifting") is not None
+    return module.__dict__.get("_lifting") is not None  # torch 2.7 compiles no vars()
 
 
 def watch(model: nn.Module) -> None:
@@ -153,7 +153,7 @@ def _make_lifted_class(cls: type[nn.Module]) -> type[nn.Module]:
         if (tracer := tracer_of(args, kwargs)) is not None:
             return _call_in_graph(self, tracer, args, kwargs)
         if not is_lifted(self):
-            if "_lifting" in vars(self):  # it was, and came back
+            if "_lifting" in self.__dict__:  # it was, and came back
                 return cls.forward(self, *args, **kwargs)
             raise LiftError(
                 f"this {cls.__name__} was made by the class of a swapped one, and is not swapped itself",

@@ -301,6 +301,20 @@ def unpacked(file):
         return b"".join(archive.read(name) for name in archive.namelist())
 
 
+def test_what_has_no_onnx_form_is_told_by_its_cause(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("This is step 3/3") from ValueError("No ONNX function for aten.thing\n...")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    model, manifest, _ = swapped(tmp_path, *STEM)
+    for branch, hint in [(True, "leave out branch=True"), (False, "try another opset, or the format pt2")]:
+        with pytest.raises(InputError, match=r"no ONNX form: No ONNX function for aten\.thing$") as caught:
+            export_model(model, manifest, tmp_path / "m.onnx", branch=branch)
+        assert caught.value.hint == hint
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="torch 2.7 and 2.8 export no padded window under a condition")
 def test_a_branch_at_every_pool_is_within_parity_on_both_sides(tmp_path):
     model, manifest, _ = swapped(tmp_path, *STEM)
     report = export_model(model, manifest, tmp_path / "m.onnx", branch=True)

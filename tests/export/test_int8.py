@@ -104,11 +104,14 @@ def test_the_command_quantises_on_digits(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "c.int8.onnx").is_file()
 
 
+NO_TORCHAO = "torchao is not installed, or newer than this torch"
+
+
 # torchao and what it imports warn of their own insides.
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("scheme", ["Int8DynamicActivationInt8WeightConfig", "Int8WeightOnlyConfig"])
 def test_torchao_takes_the_swapped_model_as_the_stock_one(scheme, tmp_path):
-    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    quantization = pytest.importorskip("torchao.quantization", reason=NO_TORCHAO, exc_type=ImportError)
     model, *_ = swapped(tmp_path, *STEM)
     model.eval()
     (x,) = pictures(1, 1)
@@ -129,7 +132,7 @@ def test_torchao_takes_the_swapped_model_as_the_stock_one(scheme, tmp_path):
 @pytest.mark.parametrize("form", ["operator", pytest.param("standard operators", marks=pytest.mark.slow)])
 def test_pt2e_quantises_the_swapped_program_as_the_stock_one(form, tmp_path):
     """The static scheme of torch's exported programs, at other batch sizes than those it was calibrated at."""
-    pytest.importorskip("torchao", reason="torchao is not installed")
+    pytest.importorskip("torchao", reason=NO_TORCHAO, exc_type=ImportError)
     model, *_ = swapped(tmp_path, *STEM)
     model.eval()
     (x,) = pictures(1, 1)
