@@ -2,11 +2,13 @@
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "poolswap"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "poolswap"
 SOURCE = "\n".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
 TORCH = sorted(set(re.findall(r"torch(?:\._C|\.autograd\.forward_ad)?\._\w+(?:\._\w+)*", SOURCE)))
 IMPORTED = sorted(set(re.findall(r"from ((?:torch|timm)[\w.]*) import ([^\n(]*\b_\w+[^\n(]*)", SOURCE)))
@@ -30,3 +32,9 @@ def test_forward_mode_says_its_level():
     from torch.autograd import forward_ad
 
     assert forward_ad._current_level == -1
+
+
+def test_the_workflow_tests_the_oldest_versions_that_are_declared():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pinned = [line for line in (ROOT / ".ci/floors.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [line.replace("==", ">=") for line in pinned] == declared[: len(pinned)]
