@@ -50,7 +50,9 @@ def _compare(job: Job, run: Runner, what: str, batch: int, *, longer: int = 0, s
     try:
         got = [y for y in run(arguments) if y.is_floating_point()]
     except Exception as error:
-        raise CheckError(f"the exported file does not run on {what}, batch {batch}: {first_line(error)}") from error
+        message = f"the exported file does not run on {what}, batch {batch}: {first_line(error)}"
+        hint = "leave out dynamic_size=True, or begin with a larger input_size=: a map of one element keeps its size"
+        raise CheckError(message, hint if longer else None) from error
     return Parity(input=what, batch=batch, difference=relative_distance(got, expected, inf))
 
 

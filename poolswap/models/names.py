@@ -11,6 +11,7 @@ import torchvision
 from timm.models import get_deprecated_models
 
 from poolswap.errors import InputError, closest, no_file
+from poolswap.models.known import known_models, known_versions
 from poolswap.models.torchvision import is_torchvision
 from poolswap.models.userfile import split_reference
 from poolswap.models.weights import SUFFIXES
@@ -74,6 +75,9 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
         )
     if "/" in reference and ":" not in reference:  # no model's name has one
         return _no_model_file(Path(reference))
+    if reference.removeprefix("timm:") in {model.name for model in known_models()}:
+        newer = f"the installed timm and torchvision do not have {reference} yet: {known_versions()} do"
+        return InputError(newer, "pip install --upgrade timm torchvision")
     close = closest(reference.lower(), dict.fromkeys(known), cutoff=0.0)
     return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")
 

@@ -19,6 +19,7 @@ from poolswap.cli.app import main
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.example import KeptExample
 from poolswap.export import FORMATS, Images, default_path, export_model, find_format, formats, parity
+from poolswap.export.job import Job
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
 from poolswap.models.load import create_model
@@ -299,6 +300,20 @@ def unpacked(file):
         return file.read_bytes()
     with zipfile.ZipFile(file) as archive:
         return b"".join(archive.read(name) for name in archive.namelist())
+
+
+def test_a_file_for_one_size_alone_is_told_what_to_leave_out(tmp_path):
+    model, manifest, _ = swapped(tmp_path, *STEM)
+
+    def run(arguments):
+        if arguments[0].shape[-1] != STEM[1][-1]:
+            raise RuntimeError("Shape mismatch")
+        return outputs_of(model, (arguments, {}))
+
+    job = Job(model.eval(), manifest, (torch.zeros(1, *STEM[1]),), dynamic_size=True)
+    with pytest.raises(CheckError, match="37 longer, batch 2: Shape mismatch") as caught:
+        parity.measure_parity(job, run)
+    assert caught.value.hint.startswith("leave out dynamic_size=True")
 
 
 def test_what_has_no_onnx_form_is_told_by_its_cause(tmp_path, monkeypatch):

@@ -91,6 +91,14 @@ def test_an_unknown_name_brings_the_three_closest(reference, closest):
     assert all(resolve(name) for name in suggested)
 
 
+@pytest.mark.parametrize("reference", ["inception_v4", "timm:inception_v4"])
+def test_a_name_that_a_newer_version_has_is_no_typo(reference, monkeypatch):
+    monkeypatch.setattr(timm, "is_model", lambda name: False)
+    with pytest.raises(InputError, match=rf"do not have {reference} yet: timm 1") as raised:
+        resolve(reference)
+    assert raised.value.hint == "pip install --upgrade timm torchvision"
+
+
 def test_a_path_is_no_misspelt_name(tmp_path):
     """A checkpoint's mistyped path brings the file beside it, not three networks that are spelt alike."""
     (tmp_path / "last.safetensors").touch()
