@@ -1,7 +1,7 @@
 """From the library's words to the command line's: `force=True` in a message becomes `--force`.
 
 The one rule: NAME=VALUE, where some command has a parameter NAME, is that parameter's flag and its value as a shell
-takes it. True is the bare flag, False its --no- form, and NAME= alone names the flag.
+takes it. True is the bare flag, False its --no- form, and NAME= alone names the flag. An argument of a call is no flag.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 from functools import cache
 
 _NAMED = re.compile(
-    r"""\b(?P<name>[a-z]\w*)=(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\[[^\]]*\]|\([^)]*\)|[-\w./]*)"""
+    r"""(?<!\w\()\b(?P<name>[a-z]\w*)=(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\[[^\]]*\]|\([^)]*\)|[-\w./]*)"""
 )
 
 

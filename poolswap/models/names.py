@@ -77,7 +77,7 @@ def _unknown(reference: str, known: Iterable[str]) -> InputError:
         return _no_model_file(Path(reference))
     if reference.removeprefix("timm:") in {model.name for model in known_models()}:
         newer = f"the installed timm and torchvision do not have {reference} yet: {known_versions()} do"
-        return InputError(newer, "pip install --upgrade timm torchvision")
+        return InputError(newer, "pip install -U timm torchvision")
     close = closest(reference.lower(), dict.fromkeys(known), cutoff=0.0)
     return InputError(f"unknown model {reference!r}", f"the closest names are {', '.join(close)}")
 

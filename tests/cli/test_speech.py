@@ -27,6 +27,7 @@ COMMANDS = get_command(app).commands
         ("lower lr=0.001 or set clip_grad=1", "lower --lr 0.001 or set --clip-grad 1"),
         ("freeze=['layer1.*']", "--freeze 'layer1.*'"),
         ("check num_classes=, in_chans= and model_args=", "check --num-classes, --in-chans and --model-arg"),
+        ("no <OpOverload(op='aten.cat')>", "no <OpOverload(op='aten.cat')>"),  # torch's own words
         ("write lp:p=VALUE", "write lp:p=VALUE"),  # an operator's option is typed as it stands
     ],
 )

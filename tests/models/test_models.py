@@ -96,7 +96,7 @@ def test_a_name_that_a_newer_version_has_is_no_typo(reference, monkeypatch):
     monkeypatch.setattr(timm, "is_model", lambda name: False)
     with pytest.raises(InputError, match=rf"do not have {reference} yet: timm 1") as raised:
         resolve(reference)
-    assert raised.value.hint == "pip install --upgrade timm torchvision"
+    assert raised.value.hint == "pip install -U timm torchvision"
 
 
 def test_a_path_is_no_misspelt_name(tmp_path):
