@@ -36,7 +36,9 @@ def export(
     ] = False,
     branch: Annotated[
         bool,
-        typer.Option("--branch", help="onnx: a faster SoftPool where no activation exceeds 80, decided at run time."),
+        typer.Option(
+            "--branch", help="onnx, openvino: a faster SoftPool while activations are below 80, decided at run time."
+        ),
     ] = False,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Run the file against the model.")] = True,
     tolerance: Annotated[

@@ -31,7 +31,8 @@ from poolswap.versions import versions
 class ExportReport(BaseModel):
     """What was written, how far it is from the model, and how fast it runs; kept beside the file as PATH.json.
 
-    `parity` is empty where nothing was verified; in 8 bits it is of the file before it was quantised.
+    `options` are those that were asked for, of `opset`, `dynamic_size`, `fused` and `branch`. `parity` is empty where
+    nothing was verified; in 8 bits it is of the file before it was quantised.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +40,7 @@ class ExportReport(BaseModel):
     path: str
     format: str
     runtime: str
+    options: dict[str, int | bool] = {}
     bytes: int
     parity: tuple[Parity, ...]
     tolerance: float
@@ -63,7 +65,7 @@ def default_path(checkpoint: Path, to: str, *, int8: bool = False) -> Path:
 def check_export(path: Path, to: str, *, force: bool = False, **options: int | bool | None) -> Format:
     """The format of this name. Raises what `export_model` would without the model: for names, options, packages."""
     form = find_format(to)
-    form.check_options({name: value for name, value in options.items() if value})
+    form.check_options(_asked(options))
     if options.get("branch") and options.get("dynamic_size"):
         raise InputError("the branch is made for known sizes", "leave out branch=True or dynamic_size=True")
     if options.get("branch") and options.get("int8"):
@@ -72,6 +74,10 @@ def check_export(path: Path, to: str, *, force: bool = False, **options: int | b
     form.check_available()
     _check_place(path, form, force=force)
     return form
+
+
+def _asked(options: dict[str, int | bool | None]) -> dict[str, int | bool]:
+    return {name: value for name, value in options.items() if value}
 
 
 def export_model(
@@ -117,6 +123,7 @@ def export_model(
             path=str(path),
             format=form.name,
             runtime=form.runtime,
+            options=_asked(options),
             bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
             parity=tuple(parity),
             tolerance=allowed,

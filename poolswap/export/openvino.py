@@ -1,30 +1,39 @@
-"""OpenVINO's intermediate representation, converted from the portable torch.export program."""
+"""OpenVINO's intermediate representation, converted from the ONNX form.
+
+Of a torch.export program OpenVINO keeps neither the sizes that are fixed nor the padding that repeats the edge.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from poolswap.errors import InputError, first_line
+from poolswap.export import onnx
 from poolswap.export.job import Arguments, Job, Runner
-from poolswap.export.trace import program, quiet
+from poolswap.export.trace import quiet
 
 
 def write(job: Job, path: Path) -> None:
     """`path` and, beside it, its weights in .bin, in the model's own precision."""
     import openvino
 
-    traced = program(job)
-    try:
-        with quiet():
-            model = openvino.convert_model(traced)
-            for key, value in job.metadata.items():
-                model.set_rt_info(value, key)
-            openvino.save_model(model, str(path), compress_to_fp16=False)
-    except Exception as error:
-        raise InputError(f"OpenVINO cannot convert the model: {first_line(error)}", "try the format onnx") from error
+    with TemporaryDirectory(dir=path.parent) as folder:
+        source = Path(folder) / "model.onnx"
+        onnx.write(job, source)
+        try:
+            with quiet():
+                model = openvino.convert_model(source)
+                for key, value in job.metadata.items():
+                    model.set_rt_info(value, key)
+                openvino.save_model(model, str(path), compress_to_fp16=False)
+        except Exception as error:
+            raise InputError(
+                f"OpenVINO cannot convert the model: {first_line(error)}", "try the format onnx"
+            ) from error
 
 
 def runner(job: Job, path: Path) -> Runner:

@@ -329,12 +329,34 @@ def test_what_has_no_onnx_form_is_told_by_its_cause(tmp_path, monkeypatch):
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("branch", [False, True])
+def test_openvino_keeps_the_sizes_the_names_and_the_branches(branch, tmp_path):
+    import openvino
+
+    model, manifest, _ = swapped(tmp_path, *STEM)
+    (tmp_path / "out").mkdir()
+    report = export_model(model, manifest, tmp_path / "out" / "m.xml", to="openvino", branch=branch)
+    assert report.parity[-1].input == "noise times 10000"
+    assert report.difference < 1e-5
+    assert names(tmp_path / "out") == ["m.bin", "m.xml", "m.xml.json"]
+    made = openvino.Core().read_model(tmp_path / "out" / "m.xml")
+    assert str(made.input("input").partial_shape) == "[?,3,64,64]"
+    assert str(made.output("output").partial_shape) == "[?,7]"
+    kinds = [node.get_type_name() for node in made.get_ops()]
+    assert kinds.count("If") == branch
+    said = type(manifest).model_validate_json(made.get_rt_info("poolswap").astype(str))
+    assert said.plan == manifest.plan
+
+
 @pytest.mark.skipif(torch.__version__ < (2, 14), reason="torch 2.7 and 2.8 export no padded window under a condition")
 def test_a_branch_at_every_pool_is_within_parity_on_both_sides(tmp_path):
     model, manifest, _ = swapped(tmp_path, *STEM)
     report = export_model(model, manifest, tmp_path / "m.onnx", branch=True)
     assert report.parity[-1].input == "noise times 10000"
     assert report.difference < 1e-5
+    assert report.options == {"branch": True}
     names = [node.name for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert "maxpool/If" in names
     for to, options, message in [

@@ -149,28 +149,48 @@ def alternating(x):
     return torch.where(torch.arange(x.numel()).reshape(x.shape) % 2 > 0, 1.0, -1.0)
 
 
+def deep(x):
+    """Every other value far below the others, down to the lowest."""
+    return torch.where(alternating(x) > 0, x, -3e38 * torch.rand_like(x))
+
+
 @pytest.mark.skipif(torch.__version__ < (2, 14), reason="torch 2.7 and 2.8 export no padded window under a condition")
 @pytest.mark.parametrize(("geometry", "size", "beta"), BRANCHING)
 def test_both_sides_of_the_branch_are_the_reference(geometry, size, beta):
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
     model = to_onnx(geometry, beta, x, branch=True)
     onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("AveragePool") == 2
+    assert ("Pad" in kinds) == (geometry.ceil_mode or geometry.same)
     (branch,) = (node for node in model.graph.node if node.op_type == "If")
     sides = {side.name: [node.op_type for node in side.g.node] for side in branch.attribute}
-    assert {name: kinds.count("AveragePool") for name, kinds in sides.items()} == {"then_branch": 2, "else_branch": 0}
-    assert ("Pad" in sides["then_branch"]) == (geometry.ceil_mode or geometry.same)
+    assert sides["then_branch"] == ["Identity"]
+    assert "MaxPool" in sides["else_branch"]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(branch.input[0], onnx.TensorProto.BOOL, []))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    limit = 80 / abs(beta)
-    for values in (
-        x,
-        x * (limit / 3.1),
-        alternating(x) * limit * 0.999,
-        alternating(x) * limit * 1.001,
-        torch.full_like(x, -limit * 0.999),
-        *(hostile(x * scale) for hostile in VALUES for scale in (1e-6, 30.0, 1e4, 1e38)),
-    ):
-        (y,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    cases = [
+        (x / beta, True),
+        (x * (20 / beta), True),
+        (alternating(x) * (70 / beta), True),
+        (torch.full_like(x, -65 / beta), True),
+        (torch.full_like(x, -75 / beta), False),
+        (torch.full_like(x, 85 / beta), False),
+        *((hostile(x * scale), None) for hostile in VALUES for scale in (1e-6, 30.0, 1e4, 1e38)),
+    ]
+    for values, takes_the_common_form in cases:
+        y, decided = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+        assert takes_the_common_form in (None, bool(decided))
         assert_is_soft_pool(torch.from_numpy(y), values, geometry, beta, 2e-6)
+
+
+def test_elements_that_underflow_leave_the_others_exact(monkeypatch):
+    """On the common side a window keeps the precision of the elements that count, whatever lies below them."""
+    monkeypatch.setattr(torch.ops.higher_order, "cond", lambda exact, common, safe, x: common(*x) if exact else None)
+    x = deep(torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0)))
+    windows = Windows.place(Geometry.make(2, 3, 2, 1), x.shape[2:])
+    expected = soft_pool_ref(x.double(), torch.tensor(1.0, dtype=torch.float64), windows)
+    assert (branching_decomposition(x, 1.0, *windows) - expected).abs().max() < 2e-6
 
 
 @pytest.mark.parametrize(
