@@ -68,8 +68,6 @@ def check_export(path: Path, to: str, *, force: bool = False, **options: int | b
     form.check_options(_asked(options))
     if options.get("branch") and options.get("dynamic_size"):
         raise InputError("the branch is made for known sizes", "leave out branch=True or dynamic_size=True")
-    if options.get("branch") and options.get("int8"):
-        raise InputError("8 bits are made of the form without a branch", "leave out branch=True")
     form.check_name(path)
     form.check_available()
     _check_place(path, form, force=force)
@@ -167,7 +165,7 @@ def _verified(form: Format, job: Job, draft: Path, tolerance: float) -> list[Par
 def _quantized(form: Format, job: Job, draft: Path, images: Images) -> Int8:
     """The file rewritten in 8 bits, and what that cost."""
     before = form.runner(job, draft)
-    count = quantize(draft, images)
+    count = quantize(draft, images, job.manifest.plan.paths)
     return judge(before, form.runner(job, draft), images, count)
 
 

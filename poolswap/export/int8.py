@@ -41,26 +41,31 @@ class Int8(BaseModel):
     agreement: float
 
 
-def quantize(path: Path, images: Images) -> int:
+def quantize(path: Path, images: Images, floating: Iterable[str] = ()) -> int:
     """Rewrite the ONNX file in onnxruntime's QDQ form, by MinMax ranges, with a scale for each channel of a weight.
 
-    Returns the number of images that it was calibrated on. Raises InputError where there is none, CheckError where
-    onnxruntime cannot quantise the file.
+    The modules at the paths `floating` stay in float32: a chain of cheap nodes takes longer with a conversion around
+    each of them. Returns the number of images that it was calibrated on. Raises InputError where there is none,
+    CheckError where onnxruntime cannot quantise the file.
     """
     import onnx
     from onnxruntime.quantization import quantize_static
 
-    said = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    reader = _Reader(_input_name(path), images.calibration)
+    given = onnx.load(path, load_external_data=False)
+    said = {entry.key: entry.value for entry in given.metadata_props}
+    reader = _Reader(_input_name(given.graph), images.calibration)
+    prefixes = tuple(f"{path}/" for path in floating)
+    excluded = [node.name for node in given.graph.node if node.name.startswith(prefixes)]
     draft = path.with_suffix(".int8.onnx")
     try:
         with quiet():
-            quantize_static(path, draft, reader, per_channel=True)
+            quantize_static(path, draft, reader, per_channel=True, nodes_to_exclude=excluded)
     except Exception as error:
         if not reader.count:
             raise InputError("there is no image to calibrate on", "check the training images") from error
         raise CheckError(f"onnxruntime cannot quantise the file: {first_line(error)}") from error
     made = onnx.load(draft)
+    _connect_branches(made.graph)
     onnx.helper.set_model_props(made, said)
     onnx.save(made, path)
     draft.unlink()
@@ -106,10 +111,22 @@ class _Reader:
         return {self.name: batch[0].to(torch.float32).numpy()}
 
 
-def _input_name(path: Path) -> str:
-    import onnx
+def _connect_branches(graph: Any) -> None:
+    """Let the sides of a branch read what the nodes around it read.
 
-    inputs = onnx.load(path, load_external_data=False).graph.input
+    onnxruntime's quantiser knows no sides: they would read a tensor before its conversion, and so without the
+    activation that it takes away where the range of the conversion does its work.
+    """
+    converted = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    back = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in converted]
+    read = {converted[node.input[0]]: node.output[0] for node in back}
+    for side in (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")):
+        for node in side.node:
+            node.input[:] = [read.get(name, name) for name in node.input]
+
+
+def _input_name(graph: Any) -> str:
+    inputs = graph.input
     if len(inputs) != 1:
         raise InputError(f"the model takes {len(inputs)} inputs, and calibration has images alone", "leave out int8=")
     return str(inputs[0].name)

@@ -18,7 +18,7 @@ from poolswap.checkpoint import save_checkpoint
 from poolswap.cli.app import main
 from poolswap.errors import CheckError, InputError, MissingExtraError
 from poolswap.example import KeptExample
-from poolswap.export import FORMATS, Images, default_path, export_model, find_format, formats, parity
+from poolswap.export import FORMATS, default_path, export_model, find_format, formats, parity
 from poolswap.export.job import Job
 from poolswap.inputs import outputs_of
 from poolswap.measure import relative_distance
@@ -361,7 +361,6 @@ def test_a_branch_at_every_pool_is_within_parity_on_both_sides(tmp_path):
     assert "maxpool/If" in names
     for to, options, message in [
         ("onnx", {"dynamic_size": True}, "known sizes"),
-        ("onnx", {"int8": Images([], [])}, "8 bits"),
         ("pt2", {}, "pt2 takes no branch="),
     ]:
         with pytest.raises(InputError, match=message):

@@ -12,6 +12,7 @@ from onnxruntime.quantization import QuantFormat, quantize_static
 from poolswap.cli.app import main
 from poolswap.errors import InputError
 from poolswap.export import Images, export_model, find_format
+from poolswap.export.int8 import quantize
 from poolswap.export.job import Job
 from poolswap.export.trace import in_standard_operators, quiet
 from poolswap.inputs import outputs_of
@@ -59,14 +60,29 @@ def test_onnxruntimes_own_quantiser_takes_the_file_as_it_takes_the_stock_models(
     assert error < max(2 * stock, 0.03)
 
 
-def test_int8_is_calibrated_judged_and_named_last(tmp_path):
+@pytest.mark.parametrize("magnitude", [1.0, pytest.param(100.0, marks=pytest.mark.slow)], ids=["common", "safe"])
+def test_both_sides_of_a_branch_survive_eight_bits(magnitude, tmp_path):
+    """Beyond 80 the side reads what the quantiser has taken an activation from: many windows are below zero."""
+    model, manifest, _ = swapped(tmp_path, *STEM, include_global=False)
+    model.eval().norm.weight.data.fill_(magnitude)
+    model.norm.bias.data.fill_(-1.5 * magnitude)
+    (x,) = pictures(1, 1)
+    job = Job(model, manifest, (x,), branch=True)
+    find_format("onnx").write(job, tmp_path / "m.onnx")
+    quantize(tmp_path / "m.onnx", Images([(x, x) for x in pictures(0)], []), manifest.plan.paths)
+    run = find_format("onnx").runner(job, tmp_path / "m.onnx")
+    assert relative_distance(run((x,)), outputs_of(model, ((x,), {}))) < 0.05
+
+
+@pytest.mark.parametrize("branch", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_int8_is_calibrated_judged_and_named_last(branch, tmp_path):
     model, manifest, _ = swapped(tmp_path, *STEM)
     model.eval()
     with torch.no_grad():
         judged = [(x, model(x).argmax(1)) for x in pictures(2)]
     calibration = [(x, torch.zeros(8)) for x in pictures(3, 3)]
     before = {path.name for path in tmp_path.iterdir()}
-    report = export_model(model, manifest, tmp_path / "m.onnx", int8=Images(calibration, judged))
+    report = export_model(model, manifest, tmp_path / "m.onnx", branch=branch, int8=Images(calibration, judged))
     assert {path.name for path in tmp_path.iterdir()} - before == {"m.onnx", "m.onnx.json"}
     assert report.int8 is not None
     assert (report.int8.calibrated_on, report.int8.images, report.int8.top1_float) == (24, 32, 100.0)
@@ -74,6 +90,11 @@ def test_int8_is_calibrated_judged_and_named_last(tmp_path):
     assert report.difference < 1e-5
     made = onnx.load(tmp_path / "m.onnx")
     assert "poolswap" in {entry.key for entry in made.metadata_props}
+    pooling = [node for node in made.graph.node if node.name.startswith(("maxpool/", "global_pool/"))]
+    assert ("If" in {node.op_type for node in pooling}) == branch
+    between = [name for node in pooling if node.op_type in ("Mul", "Div", "Max") for name in node.input]
+    assert between
+    assert not any("Quantize" in name for name in between)  # the pools are left in float32
     weights = [tensor for tensor in made.graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
     assert {len(tensor.dims) for tensor in weights} >= {2, 4}  # the classifier and the convolution
 
