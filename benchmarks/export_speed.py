@@ -1,10 +1,11 @@
 """Put exports with every pooling layer replaced into docs/export.md: parity in their own runtime, nodes, times.
 
-python benchmarks/export_speed.py [--to onnx,onnx+branch,openvino] [--rounds 9] [--page PAGE] [--csv FILE] [MODEL ...]
+python benchmarks/export_speed.py [--to onnx,onnx+branch+int8] [--rounds 9] [--page PAGE] [--csv FILE] [MODEL ...]
 
 One image, one thread; of the swapped and the stock file in turns the fastest run counts, for whatever else runs on the
-machine only ever adds to processor time. Where googlenet is among the models, the time of its pools' nodes by kind, as
-onnxruntime's profile has it.
+machine only ever adds to processor time. The weights are random, the statistics of the normalisations those of noise:
+without them the activations of torchvision's inception_v3 grow up to 1e10, as no trained network's do. Where googlenet
+is among the models, the time of its pools' nodes by kind, as onnxruntime's profile has it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from poolswap.bench.environment import environment, threads
 from poolswap.checkpoint import save_checkpoint
 from poolswap.cli.parsing import parse_input_size
 from poolswap.errors import PoolswapError
-from poolswap.export import default_path, export_model, find_format
+from poolswap.export import Images, default_path, export_model, find_format
+from poolswap.export.int8 import quantize
 from poolswap.export.job import Job, Runner
 from poolswap.models.load import create_model
 from poolswap.surgery.plan import make_plan
@@ -44,7 +46,9 @@ MODELS = [
     "torchvision:inception_v3",
     "vgg16_bn",
 ]
-FORMS = ["onnx", "onnx+branch", "openvino"]
+FORMS = ["onnx", "onnx+branch", "openvino", "openvino+branch", "openvino+branch+fixed", "onnx+branch+int8"]
+# Images of noise that the normalisations and the 8 bits are calibrated on.
+CALIBRATION = 4
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 PROFILED, REST = "torchvision:googlenet", "everything else"
 HEAD = ["model", "pools", "format", "difference", "nodes", "stock nodes", "ms", "stock ms", "ratio"]
@@ -55,25 +59,55 @@ def measure(name: str, size: tuple[int, ...] | None, to: str, rounds: int, kinds
     model, spec = create_model(name, input_size=size)
     plan = make_plan(find_pools(model, spec.input_size), include_global=True)
     swap_pools(model, plan)
-    line, (to, _, branch) = [name, str(len(plan.paths)), to], to.partition("+")
+    normalise(model, spec.input_size)
+    line, (to, *options) = [name, str(len(plan.paths)), to], to.split("+")
     form = find_format(to)
+    noise = [(torch.randn(CALIBRATION, *spec.input_size), torch.zeros(CALIBRATION))]
+    images = Images(noise, noise) if "int8" in options else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "swapped.safetensors"
         manifest = save_checkpoint(model, path, spec=spec, plan=plan)
         swapped, stock = default_path(path, to), default_path(path.with_name("stock.safetensors"), to)
         try:
-            report = export_model(model, manifest, swapped, to=to, branch=bool(branch))
+            report = export_model(model, manifest, swapped, to=to, branch="branch" in options, int8=images)
         except PoolswapError as error:
             return [*line, error.message]
         job = Job(model.eval(), manifest, (torch.randn(1, *spec.input_size),))
         other = replace(job, model=deepcopy(model))
         restore(other.model)
         form.write(replace(other, arguments=(torch.randn(2, *spec.input_size),)), stock)
+        if images:
+            quantize(stock, images)
+        if "fixed" in options:
+            for file in (swapped, stock):
+                fix_sizes(file, job.arguments[0].shape)
         ms, stock_ms = fastest(form.runner(job, swapped), form.runner(other, stock), job.arguments, rounds)
-        if (name, to, branch) == (PROFILED, "onnx", ""):
+        if (name, to, options) == (PROFILED, "onnx", []):
             kinds.update(profile(swapped, job.arguments, plan.paths, rounds))
         counts = [nodes(file) if to == "onnx" else "" for file in (swapped, stock)]
     return [*line, f"{report.difference:.1e}", *counts, f"{ms:.1f}", f"{stock_ms:.1f}", f"{ms / stock_ms:.2f}"]
+
+
+def normalise(model: torch.nn.Module, size: Sequence[int]) -> None:
+    """Give the normalisations the statistics of noise."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(torch.randn(CALIBRATION, *size))
+
+
+def fix_sizes(file: Path, shape: Sequence[int]) -> None:
+    """Rewrite OpenVINO's file for one batch size too."""
+    import openvino
+
+    model = openvino.Core().read_model(file)
+    model.reshape(list(shape))
+    fixed = file.with_name(f"fixed-{file.name}")
+    openvino.save_model(model, fixed, compress_to_fp16=False)
+    for suffix in (".xml", ".bin"):
+        fixed.with_suffix(suffix).replace(file.with_suffix(suffix))
 
 
 def fastest(one: Runner, other: Runner, arguments: tuple[torch.Tensor, ...], rounds: int) -> list[float]:

@@ -19,6 +19,8 @@ from poolswap.export.trace import quiet
 Batches = Iterable[tuple[Tensor, Tensor]]
 # Batches that calibration reads; more moves no range by much.
 CALIBRATION = 16
+# Severities of onnxruntime's log; it has no names for them.
+_WARNING, _ERROR = 2, 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def quantize(path: Path, images: Images, floating: Iterable[str] = ()) -> int:
     CheckError where onnxruntime cannot quantise the file.
     """
     import onnx
+    import onnxruntime
     from onnxruntime.quantization import quantize_static
 
     given = onnx.load(path, load_external_data=False)
@@ -57,6 +60,7 @@ def quantize(path: Path, images: Images, floating: Iterable[str] = ()) -> int:
     prefixes = tuple(f"{path}/" for path in floating)
     excluded = [node.name for node in given.graph.node if node.name.startswith(prefixes)]
     draft = path.with_suffix(".int8.onnx")
+    onnxruntime.set_default_logger_severity(_ERROR)  # its quantiser's sessions warn of their own insides
     try:
         with quiet():
             quantize_static(path, draft, reader, per_channel=True, nodes_to_exclude=excluded)
@@ -64,6 +68,8 @@ def quantize(path: Path, images: Images, floating: Iterable[str] = ()) -> int:
         if not reader.count:
             raise InputError("there is no image to calibrate on", "check the training images") from error
         raise CheckError(f"onnxruntime cannot quantise the file: {first_line(error)}") from error
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
     made = onnx.load(draft)
     _connect_branches(made.graph)
     onnx.helper.set_model_props(made, said)
