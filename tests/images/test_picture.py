@@ -3,6 +3,7 @@
 from random import Random
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -34,6 +35,8 @@ def test_sixteen_bits_keep_their_precision(tmp_path):
     [*((mode, "png") for mode in ("L", "1", "P", "LA", "RGBA")), ("CMYK", "tif"), ("YCbCr", "tif"), ("P", "gif")],
 )
 def test_every_mode_is_read_as_rgb(mode, suffix, tmp_path):
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 does not read its own TIFF of YCbCr")
     grey = Image.fromarray(np.where(ramp(255) > 128, 255, 0).astype(np.uint8))
     path = saved(tmp_path, grey.convert(mode), f"picture.{suffix}")
     pixels = read_picture(path).pixels
