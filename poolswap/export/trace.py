@@ -30,6 +30,8 @@ def program(job: Job, *, fused: bool = False) -> ExportedProgram:
     shapes = dict(signature(job.model.forward).bind(*sizes).arguments)
     try:
         with quiet(), torch.no_grad():
+            # YOLO compares its input's shape with the last one's: batch 1 is that of no trace whose batch may vary.
+            job.model(*job.resized(1))
             exported: ExportedProgram = torch.export.export(
                 job.model,
                 job.arguments,
