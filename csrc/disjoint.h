@@ -49,6 +49,12 @@ struct DisjointWindow {
                 fn(x.row(slice, row) + columns.begin * x.pixel_pitch, slice, row);
     }
 
+    // Windows of several slices fetch what the windows below them hold: rows that follow each other lie in one slice.
+    template <bool kWritten>
+    POOLSWAP_INLINE void follow_below(Ahead<F, kWritten>& ahead, const F* row, const LaneView<F>& view) const {
+        if (slices.size() > 1) ahead.follow(row + rows.size() * view.row_pitch, view.pixel_pitch);
+    }
+
     POOLSWAP_INLINE int64_t size() const { return slices.size() * rows.size() * columns.size(); }
 
     // The window's sum in each of kPieces vectors of lanes. Backward, the powers of its last kPart or fewer elements are
@@ -69,6 +75,7 @@ struct DisjointWindow {
         };
         start_part(true);
         each_row([&](const F* from, int64_t, int64_t) POOLSWAP_LAMBDA {
+            follow_below(ahead, from + pieces[0].offset, x);
             for (int64_t c = 0; c < width; c += kPart) {
                 const int64_t count = least(kPart, width - c);
                 if (terms + count > kPart) start_part(false);
@@ -295,6 +302,7 @@ class Disjoint {
                             passed += all.columns.size();
                             if (!own(slice, row)) return;
                             F* to = dx.row(slice, row) + all.columns.begin * dx.pixel_pitch;
+                            all.follow_below(dx_ahead, to + pieces[0].offset, dx);
                             for (int64_t c = 0; c < all.columns.size(); ++c, from += x.pixel_pitch, to += dx.pixel_pitch) {
                                 const Share<kPass, F>* share = shares;
                                 for (Piece& piece : pieces) {

@@ -51,6 +51,13 @@ class Ahead {
                vectors * view.source.step),
           step_(view.source.step), rest(view.source.block - kCount * view.source.step) {}
 
+    // From now on vectors from `at` on, `pitch` elements apart.
+    POOLSWAP_INLINE void follow(const F* at, int64_t pitch) {
+        next = reinterpret_cast<const char*>(at);
+        step_ = pitch * int64_t(sizeof(F));
+        rest = 0;
+    }
+
     template <int kLines>
     POOLSWAP_INLINE void step() {
 #pragma GCC unroll 4

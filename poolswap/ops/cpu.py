@@ -28,6 +28,7 @@ _LIBRARY = "_soft_pool_cpu.so"
 _INTERFACE = 2  # `kInterface` of csrc/kernel.h: an editable install may find a library that an earlier version built
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _WORTH_SHARING = 2**15  # elements: what a thread pools in about the time that it takes to wake another
+_MOST_VOID = 64  # `kMostVoid` of csrc/validate.h: by how much a window may be longer than the input
 _ABSENT = (1, 1, 1, 1, 0, 1)  # in, out, kernel, stride, padding, dilation of an axis that is not there
 
 
@@ -59,10 +60,10 @@ def instruction_set() -> str:
 
 def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """SoftPool of x (..., *spatial) -> (..., *output_size), in x's layout; see `poolswap.ops.soft_pool.soft_pool`."""
-    if x.dtype not in _DTYPES:
-        return reference.forward(x, beta, windows)
     dense = x.is_contiguous()
     call = _describe(x.dtype, x.shape, torch.contiguous_format if dense else layout_of(x), windows, beta.numel())
+    if call is None:
+        return reference.forward(x, beta, windows)
     y, betas = torch.empty_like(call.output), _doubles(beta)
     if not dense:
         x = x.contiguous(memory_format=call.layout)
@@ -73,23 +74,24 @@ def forward(x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
 
 def backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> Tensor:
     """Gradient with respect to x, in x's layout. Everything is computed anew from x."""
-    if x.dtype not in _DTYPES:
-        return reference.backward(grad, x, beta, windows)
-    return _backward(grad, x, beta, windows, None)
+    dx = _backward(grad, x, beta, windows, None)
+    return reference.backward(grad, x, beta, windows) if dx is None else dx
 
 
 def gradients(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """(`backward`, gradient with respect to beta), in one pass."""
-    if x.dtype not in _DTYPES:
-        return reference.gradients(grad, x, beta, windows)
     grad_beta = torch.empty(beta.numel(), dtype=torch.float64)
     dx = _backward(grad, x, beta, windows, grad_beta.data_ptr())
+    if dx is None:
+        return reference.gradients(grad, x, beta, windows)
     return dx, grad_beta.reshape(beta.shape).to(beta)
 
 
-def _backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, grad_beta: int | None) -> Tensor:
+def _backward(grad: Tensor, x: Tensor, beta: Tensor, windows: Windows, grad_beta: int | None) -> Tensor | None:
     dense = x.is_contiguous()
     call = _describe(x.dtype, x.shape, torch.contiguous_format if dense else layout_of(x), windows, beta.numel())
+    if call is None:
+        return None
     if not (dense and grad.is_contiguous()):
         x, grad = (tensor.contiguous(memory_format=call.layout) for tensor in (x, grad))
     dx, betas = torch.empty_like(x), _doubles(beta)
@@ -111,10 +113,13 @@ def _doubles(beta: Tensor) -> Tensor:
 @lru_cache(maxsize=1024)
 def _describe(
     dtype: torch.dtype, shape: tuple[int, ...], result: torch.memory_format, windows: Windows, betas: int
-) -> Description:
+) -> Description | None:
+    """None where the kernel does not serve: types that it does not know, windows that hold next to nothing."""
     kernel_size, stride, padding, dilation, output_size = windows
     dims = windows.dims
     leading, spatial = shape[: len(shape) - dims], shape[len(shape) - dims :]
+    if dtype not in _DTYPES or any(k > n + _MOST_VOID for k, n in zip(kernel_size, spatial, strict=True)):
+        return None
     axes = list(zip(spatial, output_size, kernel_size, stride, padding, dilation, strict=True))
     channels_last = result is not torch.contiguous_format
     # Dimensions between the channels and the pooled ones are axes with windows of one element.

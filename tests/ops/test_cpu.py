@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scales import elements, largest_elements, largest_shares
 from torch import Tensor
+from torch.nn import functional as F
 
 from poolswap.functional import global_soft_pool, soft_pool1d, soft_pool2d
 from poolswap.geometry import Geometry
@@ -291,6 +292,20 @@ def test_layout_in_is_the_layout_out() -> None:
         assert dx.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"), [(128, 128, 64, 28), (100, 200, 50, 10), (1000, 400, 500, 10)]
+)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_windows_much_longer_than_the_input_are_those_of_its_elements(dims, kernel, stride, padding, size):
+    x = torch.randn(2, 3, *[size] * dims, dtype=torch.float64, requires_grad=True)
+    windows = Windows.place(Geometry.make(dims, kernel, stride, padding), x.shape[2:])
+    y = soft_pool(x, torch.tensor(1.0), windows)
+    assert y.shape == (F.max_pool1d if dims == 1 else F.max_pool2d)(x, kernel, stride, padding).shape
+    torch.testing.assert_close(y, reference.forward(x, torch.tensor(1.0), windows))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, reference.backward(torch.ones_like(y), x, torch.tensor(1.0), windows))
+
+
 def test_long_rows_and_whole_maps() -> None:
     x = torch.randn(3, 2, 30_000)
     with use_backend("cpu"):
@@ -408,13 +423,14 @@ def test_a_library_that_another_version_built_is_left_alone(monkeypatch):
 @pytest.mark.parametrize("name", UNSERVED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout):
+def test_the_kernel_refuses_what_it_cannot_serve(name, dtype, layout, monkeypatch):
     """Past every check in Python, at the C interface."""
+    monkeypatch.setattr(cpu, "_MOST_VOID", 2**63)
     x = torch.zeros(2, 4, 9, 9, dtype=dtype).contiguous(memory_format=layout)
     windows = UNSERVED[name]
     shape = (2, 4, *windows[-1])
     out = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
-    call = cpu._describe(dtype, x.shape, layout, Windows(*windows), 1)
+    call = cpu._describe.__wrapped__(dtype, x.shape, layout, Windows(*windows), 1)  # not the cached one
     library, threads, beta = cpu._library(), 1, torch.ones((), dtype=torch.float64)
     pointers = [t.data_ptr() or x.data_ptr() for t in (x, out)]
     for status in (
